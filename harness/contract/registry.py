@@ -1,0 +1,171 @@
+"""The one place where names become options. Built-ins and outside plugins come through the same door."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from harness.contract import hookspecs
+from harness.contract.options import Option, Query
+from harness.errors import UsageError, unknown
+from harness.suite.variant import AXES, Variant
+
+BUILT_IN = ("harness_plugins.engines", "harness_plugins.native", "harness_plugins.kernels")
+"""Modules of the installed plugins that ship with the project."""
+
+ENTRY_POINT_GROUP = "harness.plugins"
+
+
+class Registry:
+    """Every option of every plugin, by axis and name, with where it came from."""
+
+    def __init__(self, plugins: Sequence[str] = (), *, entry_points: bool = True) -> None:
+        """Load built-ins, then entry points, then `plugins` (files or module names), in that order.
+
+        Raises UsageError when a plugin fails at import, misspells a hook, or claims a name that is taken.
+        """
+        self.manager = pluggy.PluginManager("harness")
+        self.manager.add_hookspecs(hookspecs)
+        for name in BUILT_IN:
+            self._register(importlib.import_module(name), name)
+        if entry_points:
+            self._register_entry_points()
+        for plugin in plugins:
+            self._register(_import_plugin(plugin), plugin)
+        self._options: dict[str, dict[str, Option]] = {axis: {} for axis in AXES}
+        self._sources: dict[tuple[str, str], str] = {}
+        self._collect()
+
+    # --- lookup ----------------------------------------------------------------------------------
+
+    def option(self, axis: str, name: str, where: str | None = None) -> Option:
+        """The option `name` of `axis`; UsageError with the nearest name when there is none."""
+        if axis not in self._options:
+            raise unknown("axis", axis, AXES, where)
+        if name not in self._options[axis]:
+            raise unknown(axis, name, self._options[axis], where)
+        return self._options[axis][name]
+
+    def options(self, axis: str) -> list[Option]:
+        """All options of an axis, in the order in which they were registered."""
+        return list(self._options[axis].values())
+
+    def source(self, axis: str, name: str) -> str:
+        """The plugin (module, entry point or file) that an option comes from."""
+        return self._sources[axis, name]
+
+    def variant(self, choices: Mapping[str, str], where: str | None = None) -> Variant:
+        """Complete `choices` with the engine's defaults; UsageError for unknown axes and names."""
+        for axis in choices:
+            if axis not in AXES:
+                raise unknown("axis", axis, AXES, where)
+        engine = self.option("engine", choices.get("engine", "native"), where)
+        completed = {"engine": engine.name, **engine.defaults, **choices}
+        for axis in AXES:
+            self.option(axis, completed[axis], where)
+        return Variant(**completed)
+
+    def unsupported(self, query: Query) -> list[str]:
+        """Every reason, from every option of the variant, why it cannot run; empty when it can."""
+        reasons: list[str] = []
+        for axis, name in query.variant.items():
+            reasons += [reason for reason in self.option(axis, name).unsupported(query) if reason not in reasons]
+        return reasons
+
+    def load(self, variant: Variant) -> dict[str, Any]:
+        """Import what every option of the variant names: axis to object. Called in workers, before any clock."""
+        return {axis: self.option(axis, name).load() for axis, name in variant.items() if axis != "engine"}
+
+    # --- registration ----------------------------------------------------------------------------
+
+    def _register_entry_points(self) -> None:
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=ENTRY_POINT_GROUP):
+            try:
+                module = point.load()
+            except Exception as error:
+                raise UsageError(f"plugin {point.name!r} ({point.value}) fails at import: {_one_line(error)}") from error
+            self._register(module, point.name)
+
+    def _register(self, plugin: Any, name: str) -> None:
+        if self.manager.has_plugin(name):
+            raise UsageError(f"plugin {name!r} is given twice")
+        self._refuse_misspelt_hooks(plugin, name)
+        self.manager.register(plugin, name)
+        try:
+            self.manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise UsageError(f"plugin {name!r}: {_one_line(error)}") from None
+
+    def _refuse_misspelt_hooks(self, plugin: Any, name: str) -> None:
+        specs = [spec for spec in dir(hookspecs) if spec.startswith("harness_")]
+        for attribute in dir(plugin):
+            if attribute.startswith("harness_") and callable(getattr(plugin, attribute)) and attribute not in specs:
+                raise unknown("hook", attribute, specs, f"plugin {name!r}")
+
+    def _collect(self) -> None:
+        for implementation in self.manager.hook.harness_options.get_hookimpls():
+            for option in implementation.function():
+                self._add(option, implementation.plugin_name)
+
+    def _add(self, option: Option, source: str) -> None:
+        if option.axis not in self._options:
+            raise unknown("axis", option.axis, AXES, f"plugin {source!r}")
+        taken = self._sources.get((option.axis, option.name))
+        if taken:
+            raise UsageError(f"plugin {source!r} adds {option.axis}={option.name}, which {taken!r} already adds")
+        self._options[option.axis][option.name] = option
+        self._sources[option.axis, option.name] = source
+
+
+def _import_plugin(plugin: str) -> ModuleType:
+    """Import a plugin named by file or by module. UsageError says what failed and where."""
+    if plugin.endswith(".py"):
+        return _import_file(Path(plugin))
+    try:
+        return importlib.import_module(plugin)
+    except Exception as error:
+        raise UsageError(f"plugin {plugin!r} fails at import: {_one_line(error)}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"plugin file {str(path)!r} does not exist")
+    name = f"harness_plugin_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"plugin file {str(path)!r} fails at import: {_one_line(error)}", _line_in(error, path)) from error
+    return module
+
+
+def _line_in(error: BaseException, path: Path) -> str | None:
+    """`file:line` of the deepest frame of `error` inside `path`."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}:{error.lineno}"
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{path}:{line}" if line else None
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"
+
+

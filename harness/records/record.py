@@ -1,0 +1,92 @@
+"""A number never travels alone: a record is a cell's outcome with everything that decided it."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from harness.records.statistics import STATISTICS
+from harness.suite.variant import Variant
+
+SCHEMA = 1
+"""Version of the stored record and of the result document. Readers ignore keys that they do not know."""
+
+
+class Status(StrEnum):
+    """How a cell ended. Only `passed` carries timing."""
+
+    PASSED = "passed"
+    INCORRECT = "incorrect"
+    UNSUPPORTED = "unsupported"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    SKIPPED = "skipped"
+
+    @property
+    def fails_the_run(self) -> bool:
+        """True for every status that makes `harness run` exit with 1."""
+        return self not in (Status.PASSED, Status.UNSUPPORTED, Status.SKIPPED)
+
+
+class Metric(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A measured quantity: its samples, or the reason why it may not be given. The value is derived, never stored."""
+
+    unit: str = ""
+    samples: list[float] = []
+    statistic: str = "median"
+    """How `value` is derived from the samples; a key of `STATISTICS`."""
+    better: str = "lower"
+    """`lower`, `higher` or `neither`."""
+    withheld: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The statistic of the samples; None when withheld."""
+        return None if self.withheld is not None or not self.samples else STATISTICS[self.statistic](self.samples)
+
+
+class CellId(msgspec.Struct, frozen=True):
+    """Names a cell inside a suite: table, workload and variant."""
+
+    table: str
+    workload: dict[str, Any]
+    variant: Variant
+
+    @property
+    def id(self) -> str:
+        """Printable and stable: `table:kind[key=value,...]:variant-id`."""
+        rest = ",".join(f"{key}={value}" for key, value in sorted(self.workload.items()) if key != "kind")
+        return f"{self.table}:{self.workload['kind']}[{rest}]:{self.variant.id}"
+
+    @property
+    def slug(self) -> str:
+        """Short file name for this cell's own files."""
+        return f"{self.table}-{self.workload['kind']}-{hashlib.sha256(self.id.encode()).hexdigest()[:12]}"
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of records.jsonl."""
+
+    cell: str
+    table: str
+    variant: Variant
+    workload: dict[str, Any]
+    """The concrete workload: one length, one batch size, one task."""
+    status: Status
+    reasons: list[str] = []
+    metrics: dict[str, Metric] = {}
+    checkpoint: dict[str, Any] = {}
+    """Name, content hash, model type and what was needed to make it."""
+    resolved: dict[str, str] = {}
+    """Operator slot -> implementation that really ran."""
+    context: dict[str, Any] = {}
+    """Machine, versions, threads, load, git state, text hash: whatever a reader needs to judge the numbers."""
+    output: str = ""
+    """Tail of the worker's output when the cell did not pass."""
+    samples_file: str | None = None
+    """Per-document results, relative to the run folder."""
+    schema: int = SCHEMA
