@@ -144,8 +144,13 @@ def _defaults_of(model_type: str, raw: dict[str, Any]) -> dict[str, Any]:
     """What the model type alone decides (transformers keeps these in code, not in config.json)."""
     if model_type == "deepseek_v2":
         # transformers' V2 never renormalises the routing weights, whatever norm_topk_prob says.
-        return {"scoring_func": "softmax", "topk_method": raw.get("topk_method") or "greedy", "norm_topk_prob": False,
-                "n_group": raw.get("n_group") or 1, "topk_group": raw.get("topk_group") or 1}
+        return {
+            "scoring_func": "softmax",
+            "topk_method": raw.get("topk_method") or "greedy",
+            "norm_topk_prob": False,
+            "n_group": raw.get("n_group") or 1,
+            "topk_group": raw.get("topk_group") or 1,
+        }
     router = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": raw.get("norm_topk_prob", True)}
     if model_type == "glm_moe_dsa":
         return router | {"indexer_rope_interleave": raw.get("indexer_rope_interleave", True)}
@@ -154,7 +159,11 @@ def _defaults_of(model_type: str, raw: dict[str, Any]) -> dict[str, Any]:
 
 def _rope(raw: dict[str, Any], where: str) -> RopeConfig:
     """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` + `rope_scaling` (before)."""
-    merged = {"rope_theta": raw.get("rope_theta", 10_000.0)} | (raw.get("rope_scaling") or {}) | (raw.get("rope_parameters") or {})
+    merged = (
+        {"rope_theta": raw.get("rope_theta", 10_000.0)}
+        | (raw.get("rope_scaling") or {})
+        | (raw.get("rope_parameters") or {})
+    )
     merged["rope_type"] = merged.get("rope_type") or merged.pop("type", None) or "default"
     known = {name: merged[name] for name in RopeConfig.__struct_fields__ if merged.get(name) is not None}
     try:

@@ -92,7 +92,9 @@ class Registry:
             try:
                 module = point.load()
             except Exception as error:
-                raise UsageError(f"plugin {point.name!r} ({point.value}) fails at import: {_one_line(error)}") from error
+                raise UsageError(
+                    f"plugin {point.name!r} ({point.value}) fails at import: {_one_line(error)}"
+                ) from error
             self._register(module, point.name)
 
     def _register(self, plugin: Any, name: str) -> None:
@@ -141,14 +143,17 @@ def _import_file(path: Path) -> ModuleType:
         raise UsageError(f"plugin file {str(path)!r} does not exist")
     name = f"harness_plugin_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UsageError(f"plugin file {str(path)!r} fails at import: {_one_line(error)}", _line_in(error, path)) from error
+        raise UsageError(
+            f"plugin file {str(path)!r} fails at import: {_one_line(error)}", _line_in(error, path)
+        ) from error
     return module
 
 
@@ -167,5 +172,3 @@ def _line_in(error: BaseException, path: Path) -> str | None:
 def _one_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"
-
-

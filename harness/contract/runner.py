@@ -89,7 +89,9 @@ class Runner(ABC):
     def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         """float32 logits [B, T, vocab] at every position of fresh sequences (padded columns are arbitrary)."""
 
-    def score(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(
+        self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """For every position but the first: log-probability of the token there, and whether it is the argmax.
 
         Returns float32 [B, T-1] (natural logarithm) and bool [B, T-1]. Engines with a large vocabulary override
@@ -110,7 +112,7 @@ class Decoding:
     """How tokens are produced, one option of the decoding axis.
 
     `generate(runner, tokens_BT, lengths_B, new_tokens, stop)` returns greedy token ids, one list a sequence,
-    ended after `new_tokens` or after the first id in `stop`; `on_token` is called after every decoded step (for timing).
+    ended after `new_tokens` or after the first id in `stop`; `on_token` is called after every decoded step, for timing.
     """
 
     name: str
