@@ -17,7 +17,7 @@ from harness.contract.options import Option, Query
 from harness.errors import UsageError, unknown
 from harness.suite.variant import AXES, Variant
 
-BUILT_IN = ("harness_plugins.engines", "harness_plugins.native", "harness_plugins.kernels")
+BUILT_IN = ("harness_plugins.native", "harness_plugins.eager", "harness_plugins.hf")
 """Modules of the installed plugins that ship with the project."""
 
 ENTRY_POINT_GROUP = "harness.plugins"
