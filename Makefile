@@ -1,0 +1,33 @@
+# Two commands are enough: `make run` and `make test`. Each makes .venv on first use and installs nothing the second time.
+
+SUITE ?= suites/quickstart.yaml
+ARGS ?=
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and neither was found on PATH; say make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(INSTALLED)  ## run a suite: make run [SUITE=suites/longctx.yaml] [ARGS='--limit 20']
+	$(VENV)/bin/harness run $(SUITE) $(ARGS)
+
+test: $(INSTALLED) lint  ## linters, types and all tests
+	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
