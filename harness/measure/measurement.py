@@ -79,9 +79,11 @@ class Measurement(ABC):
 
     def warm_up(self) -> None:
         """One untimed repetition of exactly what `block` times."""
+        raise NotImplementedError(f"{type(self).__name__} is not timed")
 
     def block(self) -> None:
         """One timed repetition; its samples stay in the measurement until `finish`."""
+        raise NotImplementedError(f"{type(self).__name__} is not timed")
 
     @abstractmethod
     def finish(self) -> Outcome:

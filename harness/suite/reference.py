@@ -1,0 +1,33 @@
+"""Which cell a cell is held against: a fast answer counts only when it is the right one.
+
+References have no reference themselves, so it is enough to finish them before the cells that point at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.records.record import CellId
+from harness.suite.variant import Variant
+
+CHECKED = ("prefill", "decode", "generate")
+"""Workload kinds whose answer is checked after timing."""
+
+
+def reference_of(cell: CellId, cells: Sequence[CellId], baseline: Variant) -> CellId | None:
+    """The cell among `cells` (those that can run, in table order) whose stored outputs `cell` is held against.
+
+    Checked kinds: the baseline when it has the same selector, else the first cell of that selector, because a
+    sparse selector is a different function of the weights. `equivalence`: the baseline, whatever its selector,
+    because how far a variant strays from it is the question. None for a reference itself and for `accuracy`.
+    """
+    same = [other for other in cells if (other.table, other.workload) == (cell.table, cell.workload)]
+    kind = cell.workload["kind"]
+    if kind == "equivalence":
+        candidates = [other for other in same if other.variant == baseline]
+    elif kind in CHECKED:
+        candidates = [other for other in same if other.variant.selector == cell.variant.selector]
+        candidates.sort(key=lambda other: other.variant != baseline)
+    else:
+        candidates = []
+    return candidates[0] if candidates and candidates[0] != cell else None
