@@ -1,0 +1,64 @@
+"""Time per output token over a filled cache."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.contract.runner import State
+from harness.measure.prompts import derived_seed
+from harness.measure.timed import TimedMeasurement
+
+FILL_CHUNK = 2048
+"""Tokens per call while the cache is filled by a real prefill, so that filling never needs more memory than this."""
+
+
+class DecodeMeasurement(TimedMeasurement):
+    """TPOT and output rate with `length` tokens in the cache.
+
+    A block times `steps` steps one by one and truncates the state back, so that every block sees the same
+    lengths; the warm-up has run each of these shapes before (a BF16 product at a new shape costs several times
+    more). The tokens fed are text (or random ids), never what the variant itself would have produced: all variants
+    do the same work.
+    """
+
+    timing = ("tpot", "output_rate", "output_rate_per_device")
+
+    def open_state(self) -> State:
+        self.devices = 1
+        state = self.bench.runner.new_state(self.workload.batch, self.workload.length + self.workload.steps)
+        self._fill(state, "context")
+        return state
+
+    def repeat(self, purpose: str) -> dict[str, list[float]]:
+        milliseconds = [one for one, _ in self._steps(purpose)]
+        rates = [1e3 * self.workload.batch / one for one in milliseconds]
+        return {
+            "tpot": milliseconds,
+            "output_rate": rates,
+            "output_rate_per_device": [rate / self.devices for rate in rates],
+        }
+
+    def answer(self) -> torch.Tensor:
+        """Logits [steps * B, vocab] of fresh tokens; over a fresh cache when filling it costs nothing."""
+        if self.workload.context == "synthetic":
+            self._fill(self.state, "check")
+        return torch.cat([logits_BV for _, logits_BV in self._steps("check")])
+
+    def _steps(self, purpose: str) -> list[tuple[float, torch.Tensor]]:
+        """Milliseconds and logits [B, vocab] of every step; leaves the state as it was."""
+        tokens_BT = self.prompts.tokens(self.workload.batch, self.workload.steps, purpose).to(self.bench.device)
+        results = [
+            self.clock.time(lambda t=t: self.bench.runner.decode(tokens_BT[:, t], self.state))  # type: ignore[misc]
+            for t in range(self.workload.steps)
+        ]
+        self.state.truncate([self.workload.length] * self.workload.batch)
+        return results
+
+    def _fill(self, state: State, purpose: str) -> None:
+        if self.workload.context == "synthetic":
+            state.fill_random(derived_seed(self.bench.seed, purpose), self.workload.length)
+            return
+        tokens_BT = self.prompts.tokens(self.workload.batch, self.workload.length, purpose).to(self.bench.device)
+        for chunk_BT in tokens_BT.split(FILL_CHUNK, dim=1):
+            self.bench.runner.prefill(chunk_BT, state)
+            self.bench.progress(int(state.lengths_B[0]) / self.workload.length, "filling the cache")

@@ -1,0 +1,142 @@
+"""What all timed measurements share: one clock, one memory meter, one check of the answer, one way to withhold."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from harness.contract.runner import State
+from harness.measure import answers
+from harness.measure.clock import clock_for
+from harness.measure.measurement import Bench, Measurement, Outcome
+from harness.measure.memory import memory_for
+from harness.measure.prompts import Prompts, open_prompts
+from harness.records.metrics import metric, withheld
+from harness.records.record import CellId, Metric, Status
+from harness.suite.schema import Workload
+
+NOT_REAL = (" (emulated)", " (interpreted)")
+"""How `Runner.resolved()` ends the value of a slot whose arithmetic is right but whose speed says nothing."""
+
+CHECK_ROWS = 3
+"""Rows of logits that a sparse selector's answer is judged by at least, so that one swapped key does not decide."""
+
+
+class TimedMeasurement(Measurement):
+    """A cell with a clock. Subclasses say what one repetition is (`repeat`) and what its answer is (`answer`)."""
+
+    timed: ClassVar[bool] = True
+    workload: Any
+    """The concrete struct of the kind."""
+    timing: ClassVar[tuple[str, ...]]
+    """Metrics of this kind that come from the clock."""
+
+    def __init__(self, workload: Workload, bench: Bench, cell: CellId) -> None:
+        super().__init__(workload, bench, cell)
+        self.prompts: Prompts = open_prompts(bench, self.workload.context)
+        self.prompt_facts = self.prompts.facts()
+        self.clock = clock_for(bench.device)
+        self.memory = memory_for(bench.device)  # after the tokenizer and the text, before the caches
+        self.repetition = 0
+        self.peaks: list[int] = []
+        self.samples: dict[str, list[float]] = {name: [] for name in self.timing}
+        self.state: State = self.open_state()
+
+    # --- what a kind of workload is ---------------------------------------------------------------
+
+    @abstractmethod
+    def open_state(self) -> State:
+        """The state that this cell works on, with whatever its timed calls find there. Untimed."""
+
+    @abstractmethod
+    def repeat(self, purpose: str) -> dict[str, list[float]]:
+        """One repetition on inputs of their own (`purpose` makes them): samples of every metric in `timing`."""
+
+    @abstractmethod
+    def answer(self) -> torch.Tensor:
+        """Logits [R, vocab] of the timed call on inputs that no repetition has seen."""
+
+    # --- the measurement --------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        self.repetition += 1
+        self.repeat(f"warm-up {self.repetition}")
+
+    @torch.inference_mode()
+    def block(self) -> None:
+        self.repetition += 1
+        self.memory.reset()
+        samples = self.repeat(f"timed {self.repetition}")
+        peak = self.memory.peak()
+        self.peaks += [] if peak is None else [peak]
+        for name in self.timing:
+            self.samples[name] += samples[name]
+
+    @torch.inference_mode()
+    def finish(self) -> Outcome:
+        logits_RV = self.answer().float()
+        verdict = answers.judge(logits_RV, self.bench.folder, self.cell.variant, self.bench.reference)
+        if self.bench.reference is None and not verdict.faults:
+            answers.store(self.bench.folder, self.cell.id, {"logits": logits_RV})
+        metrics = self._metrics()
+        if verdict.errors:
+            metrics["rel_l2_vs_reference"] = metric("rel_l2_vs_reference", verdict.errors)
+        context = {**self.prompt_facts, "held_against": verdict.held_against, **self.facts()}
+        if not verdict.faults:
+            return Outcome(Status.PASSED, [], metrics, context)
+        return Outcome(Status.INCORRECT, verdict.faults, _withhold_all(metrics), context)
+
+    def facts(self) -> dict[str, Any]:
+        """What this kind of cell adds to the record's context."""
+        return {"prompt_tokens": self.workload.length}
+
+    def fresh_batches(self) -> int:
+        """How many batches of fresh inputs make at least as many rows as this selector is judged by."""
+        return 1 if self.cell.variant.selector == "dense" else -(-CHECK_ROWS // self.workload.batch)
+
+    # --- metrics ----------------------------------------------------------------------------------
+
+    def _metrics(self) -> dict[str, Metric]:
+        return {**self._timing_metrics(), **self._memory_metrics(), **self._size_metrics()}
+
+    def _timing_metrics(self) -> dict[str, Metric]:
+        unreal = [f"{slot} is {value}" for slot, value in self.bench.runner.resolved().items() if _is_unreal(value)]
+        if unreal:
+            return {name: withheld(name, "not timed: " + "; ".join(unreal)) for name in self.timing}
+        return {name: metric(name, samples) for name, samples in self.samples.items()}
+
+    def _memory_metrics(self) -> dict[str, Metric]:
+        if not self.peaks or self.memory.resident is None:
+            reason = "this system does not tell a process's peak memory"
+            return {name: withheld(name, reason) for name in ("peak_memory", "peak_memory_growth")}
+        growth = [max(0, peak - self.memory.resident) for peak in self.peaks]
+        return {
+            "peak_memory": metric("peak_memory", self.peaks),
+            "peak_memory_growth": metric("peak_memory_growth", growth),
+        }
+
+    def _size_metrics(self) -> dict[str, Metric]:
+        sizes = {"cache_bytes": self.state.bytes, "cache_bytes_per_token": self.state.bytes_per_token}
+        weight_bytes = getattr(self.bench.runner, "weight_bytes", None)
+        if weight_bytes is not None:
+            sizes["weight_bytes"] = weight_bytes
+        return {name: metric(name, [size]) for name, size in sizes.items()}
+
+
+def chunks(tokens_BT: torch.Tensor, size: int | None) -> Sequence[torch.Tensor]:
+    """`tokens_BT` cut along T into prefill calls of at most `size` tokens; None leaves it whole."""
+    return tokens_BT.split(size or tokens_BT.shape[1], dim=1)
+
+
+def _is_unreal(value: str) -> bool:
+    return value.endswith(NOT_REAL)
+
+
+def _withhold_all(metrics: dict[str, Metric]) -> dict[str, Metric]:
+    """A wrong answer's numbers are nobody's business; how wrong it is stays."""
+    kept = {name: metrics[name] for name in ("rel_l2_vs_reference",) if name in metrics}
+    return {name: withheld(name, "the answer is wrong") for name in metrics if name not in kept} | kept

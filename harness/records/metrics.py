@@ -1,0 +1,83 @@
+"""Every metric's name, unit and meaning: the one table that measurements, reports and gates go by.
+
+`results/README.md` holds the same table in prose; a test keeps them equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.records.record import Metric
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What a metric is. `unit` is what its samples are stored in."""
+
+    name: str
+    unit: str
+    better: str
+    """`lower`, `higher` or `neither`."""
+    statistic: str
+    """How one value is made of the samples; a key of `harness.records.statistics.STATISTICS`."""
+    header: str
+    """Column header in reports."""
+    meaning: str
+
+
+METRICS: dict[str, MetricSpec] = {
+    spec.name: spec
+    for spec in (
+        MetricSpec("ttft", "ms", "lower", "median", "TTFT",
+                   "Time to first token: one whole prompt batch through prefill, until the logits of its last token. "
+                   "One sample a repetition."),
+        MetricSpec("tpot", "ms", "lower", "median", "TPOT",
+                   "Time per output token. decode: one sample a step, all sequences of the batch advance together. "
+                   "generate: one sample a repetition, the time after the first token over the tokens after it."),
+        MetricSpec("prompt_rate", "tokens/s", "higher", "median", "prompt",
+                   "Prompt tokens of all sequences per second of TTFT."),
+        MetricSpec("output_rate", "tokens/s", "higher", "median", "output",
+                   "Output tokens of all sequences per second. decode: per second of TPOT; generate: per second from "
+                   "the request to the last token, prompt included."),
+        MetricSpec("output_rate_per_device", "tokens/s/device", "higher", "median", "output/device",
+                   "output_rate over the number of devices that the runner uses."),
+        MetricSpec("cache_bytes", "bytes", "lower", "max", "cache",
+                   "Bytes allocated for the caches of all layers of the cell's batch and length."),
+        MetricSpec("cache_bytes_per_token", "bytes/token", "lower", "max", "cache/token",
+                   "Bytes that one token of one sequence occupies in the caches, all layers. Exact."),
+        MetricSpec("peak_memory", "bytes", "lower", "max", "peak memory",
+                   "Highest memory while the timed calls ran, weights included: resident bytes of the process (CPU), "
+                   "bytes handed out by the allocator (CUDA). One sample a repetition."),
+        MetricSpec("peak_memory_growth", "bytes", "lower", "max", "peak growth",
+                   "peak_memory less what was resident before the cell allocated its caches."),
+        MetricSpec("weight_bytes", "bytes", "lower", "max", "weights",
+                   "Bytes of all parameters as the runner keeps them."),
+        MetricSpec("rel_l2_vs_reference", "", "lower", "max", "rel. L2 vs ref.",
+                   "Error of the timed call's answer on inputs that it had not seen: |logits - reference| / |reference|"
+                   ", one sample a row of logits. The record's context names the reference cell."),
+        MetricSpec("logits_rel_l2", "", "lower", "median", "rel. L2",
+                   "|logits - baseline| / |baseline| over the vocabulary, one sample a prompt position."),
+        MetricSpec("kl_mean", "nats", "lower", "mean", "KL mean",
+                   "Kullback-Leibler divergence KL(baseline || variant) of the next-token distribution, one sample a "
+                   "prompt position; the mean."),
+        MetricSpec("kl_p99", "nats", "lower", "p99", "KL p99", "The same samples' 99th percentile."),
+        MetricSpec("top1_agreement", "fraction", "higher", "mean", "top-1 agree",
+                   "Share of prompt positions whose most likely next token is the baseline's."),
+        MetricSpec("first_difference", "tokens", "higher", "min", "first diff.",
+                   "Greedy tokens before the first that differs from the baseline's, one sample a sequence; the number "
+                   "of generated tokens when none does."),
+    )
+}  # fmt: skip
+
+
+def metric(name: str, samples: Sequence[float]) -> Metric:
+    """A measured metric of the table; raises KeyError for a name that is not in it."""
+    spec = METRICS[name]
+    return Metric(spec.unit, [float(sample) for sample in samples], spec.statistic, spec.better)
+
+
+def withheld(name: str, reason: str) -> Metric:
+    """The metric without a number, and why."""
+    spec = METRICS[name]
+    return Metric(spec.unit, [], spec.statistic, spec.better, withheld=reason)
