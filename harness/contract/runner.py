@@ -111,8 +111,10 @@ class Runner(ABC):
 class Decoding:
     """How tokens are produced, one option of the decoding axis.
 
-    `generate(runner, tokens_BT, lengths_B, new_tokens, stop)` returns greedy token ids, one list a sequence,
-    ended after `new_tokens` or after the first id in `stop`; `on_token` is called after every decoded step, for timing.
+    `generate(runner, tokens_BT, lengths_B, new_tokens, stop, on_token=None)` returns greedy token ids, one list a
+    sequence, ended after `new_tokens` or after the first id in `stop`. `on_token()` is called, without arguments, each
+    time that new tokens of the batch are known on the host: first after the prefill (the first token of every
+    sequence), then after every decoded step. Timing hangs on it.
     """
 
     name: str
