@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from harness.contract.runner import State
+from harness.measure.answers import Verdict
+from harness.measure.measurement import Bench
 from harness.measure.prompts import derived_seed
 from harness.measure.timed import TimedMeasurement
+from harness.records.record import CellId
 
 FILL_CHUNK = 2048
 """Tokens per call while the cache is filled by a real prefill, so that filling never needs more memory than this."""
@@ -23,11 +28,10 @@ class DecodeMeasurement(TimedMeasurement):
 
     timing = ("tpot", "output_rate", "output_rate_per_device")
 
-    def open_state(self) -> State:
-        self.devices = 1
-        state = self.bench.runner.new_state(self.workload.batch, self.workload.length + self.workload.steps)
-        self._fill(state, "context")
-        return state
+    def __init__(self, workload: Any, bench: Bench, cell: CellId) -> None:
+        super().__init__(workload, bench, cell)
+        self.state = bench.runner.new_state(workload.batch, workload.length + workload.steps)
+        self._fill("context")
 
     def repeat(self, purpose: str) -> dict[str, list[float]]:
         milliseconds = [one for one, _ in self._steps(purpose)]
@@ -38,11 +42,14 @@ class DecodeMeasurement(TimedMeasurement):
             "output_rate_per_device": [rate / self.devices for rate in rates],
         }
 
-    def answer(self) -> torch.Tensor:
-        """Logits [steps * B, vocab] of fresh tokens; over a fresh cache when filling it costs nothing."""
+    def check(self) -> Verdict:
+        """By the logits [steps * B, vocab] of fresh tokens; over a fresh cache too when filling it costs nothing."""
         if self.workload.context == "synthetic":
-            self._fill(self.state, "check")
-        return torch.cat([logits_BV for _, logits_BV in self._steps("check")])
+            self._fill("check")
+        return self.judge({"logits": torch.cat([logits_BV for _, logits_BV in self._steps("check")])})
+
+    def sized_state(self) -> State:
+        return self.state
 
     def _steps(self, purpose: str) -> list[tuple[float, torch.Tensor]]:
         """Milliseconds and logits [B, vocab] of every step; leaves the state as it was."""
@@ -54,11 +61,11 @@ class DecodeMeasurement(TimedMeasurement):
         self.state.truncate([self.workload.length] * self.workload.batch)
         return results
 
-    def _fill(self, state: State, purpose: str) -> None:
+    def _fill(self, purpose: str) -> None:
         if self.workload.context == "synthetic":
-            state.fill_random(derived_seed(self.bench.seed, purpose), self.workload.length)
+            self.state.fill_random(derived_seed(self.bench.seed, purpose), self.workload.length)
             return
         tokens_BT = self.prompts.tokens(self.workload.batch, self.workload.length, purpose).to(self.bench.device)
         for chunk_BT in tokens_BT.split(FILL_CHUNK, dim=1):
-            self.bench.runner.prefill(chunk_BT, state)
-            self.bench.progress(int(state.lengths_B[0]) / self.workload.length, "filling the cache")
+            self.bench.runner.prefill(chunk_BT, self.state)
+            self.bench.progress(int(self.state.lengths_B[0]) / self.workload.length, "filling the cache")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from harness.contract.runner import State
+from harness.measure.answers import Verdict
+from harness.measure.measurement import Bench
 from harness.measure.timed import TimedMeasurement, chunks
+from harness.records.record import CellId
 
 
 class PrefillMeasurement(TimedMeasurement):
@@ -13,17 +18,22 @@ class PrefillMeasurement(TimedMeasurement):
 
     timing = ("ttft", "prompt_rate")
 
-    def open_state(self) -> State:
-        return self.bench.runner.new_state(self.workload.batch, self.workload.length)
+    def __init__(self, workload: Any, bench: Bench, cell: CellId) -> None:
+        super().__init__(workload, bench, cell)
+        self.state = bench.runner.new_state(workload.batch, workload.length)
 
     def repeat(self, purpose: str) -> dict[str, list[float]]:
         milliseconds, _ = self._prefill(purpose)
         tokens = self.workload.batch * self.workload.length
         return {"ttft": [milliseconds], "prompt_rate": [1e3 * tokens / milliseconds]}
 
-    def answer(self) -> torch.Tensor:
-        """Logits [batches * B, vocab] after the last token of fresh prompts."""
-        return torch.cat([self._prefill(f"check {index}")[1] for index in range(self.fresh_batches())])
+    def check(self) -> Verdict:
+        """By the logits [batches * B, vocab] after the last token of fresh prompts."""
+        rows = [self._prefill(f"check {index}")[1] for index in range(self.fresh_batches())]
+        return self.judge({"logits": torch.cat(rows)})
+
+    def sized_state(self) -> State:
+        return self.state
 
     def _prefill(self, purpose: str) -> tuple[float, torch.Tensor]:
         """Milliseconds, and the logits [B, vocab] after the last token."""

@@ -10,6 +10,7 @@ import torch
 
 from harness.contract.runner import State
 from harness.measure import answers
+from harness.measure.answers import Verdict
 from harness.measure.clock import clock_for
 from harness.measure.measurement import Bench, Measurement, Outcome
 from harness.measure.memory import memory_for
@@ -26,7 +27,7 @@ CHECK_ROWS = 3
 
 
 class TimedMeasurement(Measurement):
-    """A cell with a clock. Subclasses say what one repetition is (`repeat`) and what its answer is (`answer`)."""
+    """A cell with a clock. Subclasses say what one repetition is (`repeat`) and how its answer is checked (`check`)."""
 
     timed: ClassVar[bool] = True
     workload: Any
@@ -43,21 +44,21 @@ class TimedMeasurement(Measurement):
         self.repetition = 0
         self.peaks: list[int] = []
         self.samples: dict[str, list[float]] = {name: [] for name in self.timing}
-        self.state: State = self.open_state()
+        self.devices = 1  # a runner works on one device
 
     # --- what a kind of workload is ---------------------------------------------------------------
-
-    @abstractmethod
-    def open_state(self) -> State:
-        """The state that this cell works on, with whatever its timed calls find there. Untimed."""
 
     @abstractmethod
     def repeat(self, purpose: str) -> dict[str, list[float]]:
         """One repetition on inputs of their own (`purpose` makes them): samples of every metric in `timing`."""
 
     @abstractmethod
-    def answer(self) -> torch.Tensor:
-        """Logits [R, vocab] of the timed call on inputs that no repetition has seen."""
+    def check(self) -> Verdict:
+        """Hold the timed call's answer on inputs that no repetition has seen against the reference (see `judge`)."""
+
+    @abstractmethod
+    def sized_state(self) -> State:
+        """The state whose bytes are reported; asked for after `check`."""
 
     # --- the measurement --------------------------------------------------------------------------
 
@@ -78,10 +79,7 @@ class TimedMeasurement(Measurement):
 
     @torch.inference_mode()
     def finish(self) -> Outcome:
-        logits_RV = self.answer().float()
-        verdict = answers.judge(logits_RV, self.bench.folder, self.cell.variant, self.bench.reference)
-        if self.bench.reference is None and not verdict.faults:
-            answers.store(self.bench.folder, self.cell.id, {"logits": logits_RV})
+        verdict = self.check()
         metrics = self._metrics()
         if verdict.errors:
             metrics["rel_l2_vs_reference"] = metric("rel_l2_vs_reference", verdict.errors)
@@ -89,6 +87,14 @@ class TimedMeasurement(Measurement):
         if not verdict.faults:
             return Outcome(Status.PASSED, [], metrics, context)
         return Outcome(Status.INCORRECT, verdict.faults, _withhold_all(metrics), context)
+
+    def judge(self, answer: dict[str, torch.Tensor]) -> Verdict:
+        """Judge `answer["logits"]` [R, vocab] by the reference's; a reference that is sound is stored whole."""
+        logits_RV = answer["logits"].float()
+        verdict = answers.judge(logits_RV, self.bench.folder, self.cell.variant, self.bench.reference)
+        if self.bench.reference is None and not verdict.faults:
+            answers.store(self.bench.folder, self.cell.id, {**answer, "logits": logits_RV})
+        return verdict
 
     def facts(self) -> dict[str, Any]:
         """What this kind of cell adds to the record's context."""
@@ -107,7 +113,10 @@ class TimedMeasurement(Measurement):
         unreal = [f"{slot} is {value}" for slot, value in self.bench.runner.resolved().items() if _is_unreal(value)]
         if unreal:
             return {name: withheld(name, "not timed: " + "; ".join(unreal)) for name in self.timing}
-        return {name: metric(name, samples) for name, samples in self.samples.items()}
+        return {
+            name: metric(name, samples) if samples else withheld(name, "no sample was taken")
+            for name, samples in self.samples.items()
+        }
 
     def _memory_metrics(self) -> dict[str, Metric]:
         if not self.peaks or self.memory.resident is None:
@@ -120,7 +129,8 @@ class TimedMeasurement(Measurement):
         }
 
     def _size_metrics(self) -> dict[str, Metric]:
-        sizes = {"cache_bytes": self.state.bytes, "cache_bytes_per_token": self.state.bytes_per_token}
+        state = self.sized_state()
+        sizes = {"cache_bytes": state.bytes, "cache_bytes_per_token": state.bytes_per_token}
         weight_bytes = getattr(self.bench.runner, "weight_bytes", None)
         if weight_bytes is not None:
             sizes["weight_bytes"] = weight_bytes

@@ -56,14 +56,14 @@ METRICS: dict[str, MetricSpec] = {
         MetricSpec("rel_l2_vs_reference", "", "lower", "max", "rel. L2 vs ref.",
                    "Error of the timed call's answer on inputs that it had not seen: |logits - reference| / |reference|"
                    ", one sample a row of logits. The record's context names the reference cell."),
-        MetricSpec("logits_rel_l2", "", "lower", "median", "rel. L2",
-                   "|logits - baseline| / |baseline| over the vocabulary, one sample a prompt position."),
-        MetricSpec("kl_mean", "nats", "lower", "mean", "KL mean",
+        MetricSpec("logits_rel_l2", "", "lower", "max", "rel. L2",
+                   "|logits - baseline| / |baseline| over all prompt positions and the vocabulary, one sample a "
+                   "sequence."),
+        MetricSpec("kl", "nats", "lower", "mean", "KL",
                    "Kullback-Leibler divergence KL(baseline || variant) of the next-token distribution, one sample a "
-                   "prompt position; the mean."),
-        MetricSpec("kl_p99", "nats", "lower", "p99", "KL p99", "The same samples' 99th percentile."),
-        MetricSpec("top1_agreement", "fraction", "higher", "mean", "top-1 agree",
-                   "Share of prompt positions whose most likely next token is the baseline's."),
+                   "prompt position."),
+        MetricSpec("top1_agreement", "fraction", "higher", "mean", "top-1",
+                   "Share of prompt positions whose most likely next token is the baseline's, one sample a sequence."),
         MetricSpec("first_difference", "tokens", "higher", "min", "first diff.",
                    "Greedy tokens before the first that differs from the baseline's, one sample a sequence; the number "
                    "of generated tokens when none does."),

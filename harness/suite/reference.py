@@ -15,19 +15,24 @@ CHECKED = ("prefill", "decode", "generate")
 
 
 def reference_of(cell: CellId, cells: Sequence[CellId], baseline: Variant) -> CellId | None:
-    """The cell among `cells` (those that can run, in table order) whose stored outputs `cell` is held against.
+    """The cell whose stored outputs `cell` is held against; `cells` are those that can run, in table order.
 
     Checked kinds: the baseline when it has the same selector, else the first cell of that selector, because a
-    sparse selector is a different function of the weights. `equivalence`: the baseline, whatever its selector,
-    because how far a variant strays from it is the question. None for a reference itself and for `accuracy`.
+    sparse selector is a different function of the weights. `equivalence`: the baseline, whatever its selector and
+    whether or not it can run, because how far a variant strays from it is the question. None for a reference
+    itself and for `accuracy`.
     """
-    same = [other for other in cells if (other.table, other.workload) == (cell.table, cell.workload)]
     kind = cell.workload["kind"]
     if kind == "equivalence":
-        candidates = [other for other in same if other.variant == baseline]
+        candidates = [CellId(cell.table, cell.workload, baseline)]
     elif kind in CHECKED:
-        candidates = [other for other in same if other.variant.selector == cell.variant.selector]
+        candidates = [other for other in cells if _comparable(other, cell)]
         candidates.sort(key=lambda other: other.variant != baseline)
     else:
         candidates = []
     return candidates[0] if candidates and candidates[0] != cell else None
+
+
+def _comparable(one: CellId, other: CellId) -> bool:
+    same_workload = (one.table, one.workload) == (other.table, other.workload)
+    return same_workload and one.variant.selector == other.variant.selector
