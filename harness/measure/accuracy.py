@@ -1,0 +1,200 @@
+"""Accuracy of one task, by lm-eval itself: `simple_evaluate` over the runner, with every document's result kept.
+
+Two variants answer the same documents, so their results can be compared pairwise: each document keeps its id and
+hash, what was right, what was answered, its score, the log-likelihoods behind it and its log-loss.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from harness import corpus
+from harness.errors import UsageError
+from harness.measure.accuracy_catalog import FoundTask, find_task
+from harness.measure.measurement import Bench, Measurement, Outcome
+from harness.measure.prompts import load_tokenizer
+from harness.records.record import CellId, Metric, Status
+from harness.suite.schema import Accuracy, Workload
+
+UNITS = {"bits_per_byte": "bits/byte", "log_loss": "nats"}
+"""Units of metrics that have one."""
+
+
+class AccuracyMeasurement(Measurement):
+    """One lm-eval task (or group) on one variant; all the work is in `finish`."""
+
+    timed: ClassVar[bool] = False
+
+    def __init__(self, workload: Workload, bench: Bench, cell: CellId) -> None:
+        """Load tokenizer and documents. Raises UsageError when there are none or the documents are too long."""
+        super().__init__(workload, bench, cell)
+        if not isinstance(workload, Accuracy):
+            raise TypeError(f"not an accuracy workload: {workload}")
+        self.options = workload
+        self.tokenizer = load_tokenizer(bench.checkpoint)
+        self.task = find_task(task_name(workload), bench.checkpoint)
+        maximum = bench.runner.config.max_position_embeddings
+        if self.task.length and self.task.length + 1 > maximum:
+            raise UsageError(
+                f"task {self.task.name!r} needs {self.task.length} tokens and the token before them; the model's "
+                f"max_position_embeddings is {maximum}"
+            )
+
+    def finish(self) -> Outcome:
+        """Run the task; `incorrect` when a log-likelihood is not a finite number."""
+        results, token_counts = self._evaluate()
+        documents = [
+            document
+            for name, task in self.task.tasks.items()
+            for document in documents_of(name, task, results["samples"][name], token_counts)
+        ]
+        context = self._context(results, documents)
+        _require_length(self.task, context["tokens"])
+        metrics = metrics_of(self.task, results, documents)
+        broken = sum(not all(map(math.isfinite, document.get("log_likelihoods", ()))) for document in documents)
+        if broken:
+            reason = f"{broken} of {len(documents)} documents have a log-likelihood that is not a finite number"
+            metrics = {
+                name: msgspec.structs.replace(found, samples=[], withheld=reason) for name, found in metrics.items()
+            }
+            return Outcome(Status.INCORRECT, [reason], metrics, context, documents)
+        return Outcome(metrics=metrics, context=context, documents=documents)
+
+    def _evaluate(self) -> tuple[dict[str, Any], dict[tuple[str, int], int]]:
+        """lm-eval's results, and the real tokens of every (task, document)."""
+        from lm_eval import simple_evaluate
+
+        from harness.measure.accuracy_lm import RunnerLM
+
+        bench = self.bench
+        decoding: Any = bench.parts["decoding"]
+        model = RunnerLM(bench.runner, self.tokenizer, decoding, self.options.batch, bench.progress)
+        results = simple_evaluate(
+            model,
+            tasks=self.task.objects,
+            task_manager=self.task.manager,
+            limit=self.options.limit,
+            bootstrap_iters=0,  # standard errors follow from the stored samples
+        )
+        counts = {
+            (name, sample["doc_id"]): max(model.count_tokens(arguments) for arguments in sample["arguments"])
+            for name, samples in results["samples"].items()
+            for sample in samples
+        }
+        return results, counts
+
+    def _context(self, results: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        counts = [document["tokens"] for document in documents]
+        facts: dict[str, Any] = {
+            "task": self.task.name,
+            "task_versions": {name: results["versions"][name] for name in self.task.tasks},
+            "documents": len(documents),
+            "tokens": {"min": min(counts), "median": statistics.median(counts), "max": max(counts)},
+        }
+        if self.task.own:
+            facts["text_sha256"] = corpus.text_hashes()["held_out"]
+        return facts
+
+
+def task_name(workload: Accuracy) -> str:
+    """The lm-eval task of a concrete workload: `NAME`, or `NAME_LENGTH` when it has a length."""
+    return f"{workload.tasks}_{workload.length}" if workload.length else str(workload.tasks)
+
+
+def documents_of(
+    name: str, task: Any, samples: Sequence[dict[str, Any]], token_counts: dict[tuple[str, int], int]
+) -> list[dict[str, Any]]:
+    """One plain dict per document (and per answer filter, for tasks that have several)."""
+    return [
+        {
+            "task": name,
+            "doc_id": sample["doc_id"],
+            "doc_hash": sample["doc_hash"],
+            "filter": sample["filter"],
+            "tokens": token_counts[name, sample["doc_id"]],
+            "scores": {metric: _score(task, metric, sample[metric]) for metric in sample["metrics"]},
+            **_answer(task.OUTPUT_TYPE, sample),
+        }
+        for sample in samples
+    ]
+
+
+def _answer(output_type: str, sample: dict[str, Any]) -> dict[str, Any]:
+    """Target, answer, log-likelihoods (nats) and log-loss (nats): what the task's output type has of them."""
+    responses = sample["filtered_resps"]
+    if output_type == "generate_until":
+        return {"target": sample["target"], "answer": responses[0]}
+    if output_type == "loglikelihood_rolling":
+        return {"log_likelihoods": responses, "log_loss": -responses[0]}
+    values = [value for value, _ in responses]
+    if output_type == "loglikelihood":
+        return {"answer": bool(responses[0][1]), "log_likelihoods": values, "log_loss": -values[0]}
+    answer = max(range(len(values)), key=values.__getitem__)
+    loss = _choice_loss(values, sample["target"])
+    return {"target": sample["target"], "answer": answer, "log_likelihoods": values, "log_loss": loss}
+
+
+def _choice_loss(log_likelihoods: Sequence[float], target: Any) -> float | None:
+    """-log of the softmax over the choices at the right one; None when the task has no single right place."""
+    if not isinstance(target, int) or not 0 <= target < len(log_likelihoods):
+        return None
+    highest = max(log_likelihoods)
+    total = highest + math.log(sum(math.exp(value - highest) for value in log_likelihoods))
+    return total - log_likelihoods[target]
+
+
+def _score(task: Any, metric: str, value: Any) -> float | None:
+    """A document's own value of a metric: the number itself, or the task's aggregation over this document alone."""
+    if isinstance(value, bool | int | float):
+        return float(value)
+    try:
+        return float(task.aggregation()[metric]([value]))
+    except (TypeError, ValueError, KeyError, ZeroDivisionError):
+        return None  # a metric of the whole set only, such as F1
+
+
+def metrics_of(task: FoundTask, results: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, Metric]:
+    """lm-eval's metrics of the task (of each task, when it is a tag of several), and the choices' log-loss.
+
+    A metric that is the mean of its documents' scores keeps them as samples; any other keeps lm-eval's figure.
+    """
+    named = [task.name] if task.name in results["results"] else list(task.tasks)
+    metrics = {}
+    for name in named:
+        prefix = "" if len(named) == 1 else f"{name}."
+        for key, value in results["results"][name].items():
+            metric, comma, filter_name = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            better = results["higher_is_better"].get(name, {}).get(metric)
+            own = [document for document in documents if (document["task"], document["filter"]) == (name, filter_name)]
+            label = metric if filter_name == "none" else f"{metric}[{filter_name}]"
+            metrics[prefix + label] = Metric(
+                UNITS.get(metric, ""), _samples(own, metric, value), "mean", _direction(better)
+            )
+    losses = [document["log_loss"] for document in documents if document.get("log_loss") is not None]
+    if losses and len(losses) == len(documents) and "target" in documents[0]:
+        metrics["log_loss"] = Metric(UNITS["log_loss"], losses, "mean", "lower")
+    return metrics
+
+
+def _samples(documents: Sequence[dict[str, Any]], metric: str, value: float) -> list[float]:
+    scores = [document["scores"].get(metric) for document in documents]
+    if not scores or None in scores or not math.isclose(statistics.fmean(scores), value, rel_tol=1e-9, abs_tol=1e-12):
+        return [float(value)]
+    return scores
+
+
+def _direction(higher_is_better: bool | None) -> str:
+    return "neither" if higher_is_better is None else "higher" if higher_is_better else "lower"
+
+
+def _require_length(task: FoundTask, tokens: dict[str, float]) -> None:
+    """The promise of a task's name: nominal and real token counts are the same for every document."""
+    if task.length and not tokens["min"] == tokens["max"] == task.length:
+        raise RuntimeError(f"task {task.name} promises {task.length} tokens; its documents have {tokens}")

@@ -1,0 +1,151 @@
+"""Documents of the project's own lm-eval tasks, made from held-out text of the corpus; no data file is kept.
+
+The YAML files under `suites/tasks` name these functions as `custom_dataset`. lm-eval calls them with the task's
+`metadata` joined with the task manager's, which brings the tokenizer: `tokenizer` or `pretrained`, as in lm-eval's
+own generated tasks. A length is a count of real tokens, exact for whatever tokenizer the model has: with another
+tokenizer the documents are others.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from harness.corpus import split
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    import datasets
+
+CHOICES = 4
+CONTINUATION_TOKENS = 32
+ATTEMPTS = 200
+"""Draws per document before giving up: with merging tokenizers some cuts do not re-encode to the same length."""
+
+
+def bits_per_byte(
+    length: int, documents: int = 256, seed: int = 0, tokenizer: str = "", pretrained: str = "", **_: Any
+) -> dict[str, datasets.Dataset]:
+    """Documents `{text}`, each a stretch of held-out text of exactly `length` tokens."""
+    encoder = Encoder.of(tokenizer or pretrained)
+
+    def draw(rng: random.Random, text: str) -> dict[str, Any] | None:
+        piece = encoder.head(text[rng.randrange(len(text)) :], length)
+        return None if piece is None else {"text": piece}
+
+    return _test_split(_documents(draw, documents, seed))
+
+
+def continuation(
+    length: int, documents: int = 256, seed: int = 0, tokenizer: str = "", pretrained: str = "", **_: Any
+) -> dict[str, datasets.Dataset]:
+    """Documents `{context, choices, gold}`: which of four pieces of real code follows the context?
+
+    Context and any choice together are exactly `length` tokens, of which a choice is `CONTINUATION_TOKENS`. All
+    choices start with a line that is not blank; the three wrong ones come from elsewhere in the held-out text.
+    """
+    encoder = Encoder.of(tokenizer or pretrained)
+
+    def draw(rng: random.Random, text: str) -> dict[str, Any] | None:
+        start = _line_start(rng, text)
+        context = encoder.tail(text[:start], length - CONTINUATION_TOKENS)
+        true = encoder.head(text[start:], CONTINUATION_TOKENS)
+        if context is None or true is None:
+            return None
+        wrong = [encoder.head(piece, CONTINUATION_TOKENS) for piece in _elsewhere(rng, text, CHOICES - 1)]
+        if any(piece is None or encoder.count(context + piece) != length for piece in [true, *wrong]) or true in wrong:
+            return None
+        gold = rng.randrange(CHOICES)
+        return {"context": context, "choices": [*wrong[:gold], true, *wrong[gold:]], "gold": gold}
+
+    return _test_split(_documents(draw, documents, seed))
+
+
+class Encoder:
+    """Cuts text to an exact number of tokens of one tokenizer (no special tokens counted)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def of(cls, name: str) -> Encoder:
+        """The encoder of a checkpoint directory or hub name; UsageError when there is none."""
+        if not name:
+            raise UsageError("this task sizes its documents in tokens: give the model's `tokenizer` or `pretrained`")
+        return cls(_tokenizer(name))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._ids(text))
+
+    def head(self, text: str, tokens: int) -> str | None:
+        """The beginning of `text` that is exactly `tokens` tokens long; None when no cut there re-encodes so."""
+        characters = tokens
+        while len(ids := self._ids(text[: characters + 1])) <= tokens and characters < len(text):
+            characters *= 2
+        piece = self.tokenizer.decode(ids[:tokens], clean_up_tokenization_spaces=False)
+        return piece if text.startswith(piece) and self.count(piece) == tokens else None
+
+    def tail(self, text: str, tokens: int) -> str | None:
+        """The end of `text` that is exactly `tokens` tokens long; None when no cut there re-encodes so."""
+        characters = tokens
+        while len(ids := self._ids(text[-characters - 1 :])) <= tokens and characters < len(text):
+            characters *= 2
+        piece = self.tokenizer.decode(ids[-tokens:], clean_up_tokenization_spaces=False)
+        return piece if text.endswith(piece) and self.count(piece) == tokens else None
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+
+@functools.cache
+def _tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name)
+
+
+def _documents(
+    draw: Callable[[random.Random, str], dict[str, Any] | None], documents: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """One document from each of `documents` equal strata of the held-out text, in shuffled order.
+
+    Strata keep documents from overlapping, so that they are independent samples; the shuffle makes a `limit`
+    take some of every module.
+    """
+    text = split("held_out").text
+    size = len(text) // documents
+    order = random.Random(seed).sample(range(documents), documents)
+    for stratum in order:
+        rng = random.Random(seed * documents + stratum)
+        piece = text[stratum * size : (stratum + 1) * size]
+        drawn = next((document for _ in range(ATTEMPTS) if (document := draw(rng, piece)) is not None), None)
+        if drawn is None:
+            raise UsageError(f"{documents} documents of this length do not fit: each has {size} characters of text")
+        yield drawn
+
+
+def _line_start(rng: random.Random, text: str) -> int:
+    """Where some line that is not blank begins."""
+    starts = [at + 1 for at, character in enumerate(text[:-1]) if character == "\n" and text[at + 1] != "\n"]
+    return rng.choice(starts)
+
+
+def _elsewhere(rng: random.Random, text: str, count: int) -> Iterator[str]:
+    """Stretches of held-out text outside `text` that begin with a line that is not blank."""
+    everything = split("held_out").text
+    at_home = everything.index(text)
+    while count:
+        start = everything.find("\n", rng.randrange(len(everything))) + 1
+        if at_home <= start < at_home + len(text) or everything[start : start + 1] in ("", "\n"):
+            continue
+        count -= 1
+        yield everything[start : start + 64 * CONTINUATION_TOKENS]
+
+
+def _test_split(documents: Iterator[dict[str, Any]]) -> dict[str, datasets.Dataset]:
+    import datasets
+
+    return {"test": datasets.Dataset.from_list(list(documents))}

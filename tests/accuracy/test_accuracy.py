@@ -1,0 +1,102 @@
+"""The accuracy measurement as the worker uses it, on the tiny random checkpoint."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import corpus
+from harness.errors import UsageError
+from harness.measure.measurement import Bench, Outcome, open_measurement
+from harness.records.record import CellId, Status
+from harness.suite.schema import Accuracy
+from harness.suite.variant import Variant
+from tests.accuracy.conftest import PLAIN, TransformersRunner
+
+VARIANT = Variant("hf", "mha", "dense", "fp32", "latent", "eager", "plain")
+
+
+def measure(
+    runner: Any, checkpoint: Path, tmp_path: Path, workload: Accuracy, heard: list[Any] | None = None
+) -> Outcome:
+    bench = Bench(
+        runner=runner,
+        parts={"decoding": PLAIN},
+        checkpoint=str(checkpoint),
+        seed=0,
+        device="cpu",
+        folder=tmp_path,
+        progress=lambda fraction, text: heard.append((fraction, text)) if heard is not None else None,
+    )
+    cell = CellId("table", {"kind": "accuracy", "tasks": workload.tasks, "length": workload.length}, VARIANT)
+    measurement = open_measurement(workload, bench, cell)
+    assert not measurement.timed
+    return measurement.finish()
+
+
+def test_bits_per_byte(runner: TransformersRunner, checkpoint: Path, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    outcome = measure(runner, checkpoint, tmp_path, Accuracy("bits_per_byte", 256, limit=6, batch=4), heard)
+    assert outcome.status is Status.PASSED
+    metric = outcome.metrics["bits_per_byte"]
+    assert (metric.unit, metric.better, len(metric.samples)) == ("bits/byte", "lower", 6)
+    assert outcome.context["tokens"] == {"min": 256, "median": 256, "max": 256}
+    assert outcome.context["text_sha256"] == corpus.text_hashes()["held_out"]
+    assert outcome.documents is not None
+    for document, sample in zip(outcome.documents, metric.samples, strict=True):
+        assert document["log_loss"] / math.log(2) / 256 == pytest.approx(sample)
+        assert document["tokens"] == 256
+    assert heard[-1] == (1.0, "scored 6 of 6")
+
+
+def test_continuation(runner: TransformersRunner, checkpoint: Path, tmp_path: Path) -> None:
+    outcome = measure(runner, checkpoint, tmp_path, Accuracy("continuation", 256, limit=5))
+    assert outcome.documents is not None
+    for document, hit in zip(outcome.documents, outcome.metrics["acc"].samples, strict=True):
+        likelihoods = document["log_likelihoods"]
+        assert len(likelihoods) == 4
+        assert document["answer"] == likelihoods.index(max(likelihoods))
+        assert hit == (document["answer"] == document["target"]) == document["scores"]["acc"]
+        probabilities = torch.tensor(likelihoods, dtype=torch.float64).softmax(0)
+        assert document["log_loss"] == pytest.approx(-math.log(probabilities[document["target"]]))
+    assert outcome.metrics["acc"].better == "higher"
+    assert outcome.metrics["log_loss"].samples == [document["log_loss"] for document in outcome.documents]
+
+
+def test_documents_can_be_paired_between_variants(runner: TransformersRunner, checkpoint: Path, tmp_path: Path) -> None:
+    runs = [measure(runner, checkpoint, tmp_path, Accuracy("continuation", 256, limit=4, batch=b)) for b in (1, 16)]
+    one, other = (run.documents or [] for run in runs)
+    assert [(doc["doc_id"], doc["doc_hash"], doc["target"]) for doc in one] == [
+        (doc["doc_id"], doc["doc_hash"], doc["target"]) for doc in other
+    ]
+    assert len({doc["doc_hash"] for doc in one}) == 4
+
+
+class NanRunner(TransformersRunner):
+    """A backend whose last positions are not numbers."""
+
+    def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
+        logits_BTV = super().logits(tokens_BT, lengths_B)
+        logits_BTV[:, -3:] = float("nan")
+        return logits_BTV
+
+
+def test_numbers_that_are_not_finite_are_incorrect_and_withheld(checkpoint: Path, tmp_path: Path) -> None:
+    outcome = measure(NanRunner(checkpoint), checkpoint, tmp_path, Accuracy("continuation", 256, limit=3))
+    assert outcome.status is Status.INCORRECT
+    assert "3 of 3 documents" in outcome.reasons[0]
+    assert all(metric.value is None and metric.withheld for metric in outcome.metrics.values())
+
+
+def test_a_task_longer_than_the_model_is_refused(runner: TransformersRunner, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"needs 1024 tokens .* max_position_embeddings is 640"):
+        measure(runner, checkpoint, tmp_path, Accuracy("bits_per_byte", 1024))
+
+
+def test_a_checkpoint_without_tokenizer_is_refused(runner: TransformersRunner, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tokenizer"):
+        measure(runner, Path("v32-layer"), tmp_path, Accuracy("bits_per_byte", 256))
