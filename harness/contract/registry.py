@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +71,8 @@ class Registry:
         engine = self.option("engine", choices.get("engine", "native"), where)
         completed = {"engine": engine.name, **engine.defaults, **choices}
         for axis in AXES:
+            if axis not in completed:
+                raise UsageError(f"{axis} must be named: engine {engine.name!r} has no default for it", where)
             self.option(axis, completed[axis], where)
         return Variant(**completed)
 
@@ -91,32 +95,38 @@ class Registry:
         for point in entry_points(group=ENTRY_POINT_GROUP):
             try:
                 module = point.load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise UsageError(
-                    f"plugin {point.name!r} ({point.value}) fails at import: {_one_line(error)}"
+                    f"plugin {point.name!r} ({point.value}) fails at import: {_one_line(error)}", _line_in(error)
                 ) from error
             self._register(module, point.name)
 
     def _register(self, plugin: Any, name: str) -> None:
         if self.manager.has_plugin(name):
             raise UsageError(f"plugin {name!r} is given twice")
-        self._refuse_misspelt_hooks(plugin, name)
-        self.manager.register(plugin, name)
+        _refuse_wrong_hooks(plugin, name)
         try:
+            self.manager.register(plugin, name)
             self.manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise UsageError(f"plugin {name!r}: {_one_line(error)}") from None
-
-    def _refuse_misspelt_hooks(self, plugin: Any, name: str) -> None:
-        specs = [spec for spec in dir(hookspecs) if spec.startswith("harness_")]
-        for attribute in dir(plugin):
-            if attribute.startswith("harness_") and callable(getattr(plugin, attribute)) and attribute not in specs:
-                raise unknown("hook", attribute, specs, f"plugin {name!r}")
+            what = "; ".join(str(error).splitlines()[1:])  # the first line repeats the plugin's name
+            raise UsageError(what or str(error), f"plugin {name!r}") from None
+        except ValueError:
+            raise UsageError(f"plugin {name!r} is already there under another name") from None
 
     def _collect(self) -> None:
         for implementation in self.manager.hook.harness_options.get_hookimpls():
-            for option in implementation.function():
-                self._add(option, implementation.plugin_name)
+            source = implementation.plugin_name
+            try:
+                options: list[object] = [*implementation.function()]  # type: ignore[misc]
+            except Exception as error:
+                raise UsageError(
+                    f"plugin {source!r} fails in harness_options: {_one_line(error)}", _line_in(error)
+                ) from error
+            for option in options:
+                if not isinstance(option, Option):
+                    raise UsageError(f"plugin {source!r}: harness_options returned {option!r}; allowed: Option")
+                self._add(option, source)
 
     def _add(self, option: Option, source: str) -> None:
         if option.axis not in self._options:
@@ -128,20 +138,34 @@ class Registry:
         self._sources[option.axis, option.name] = source
 
 
+def _refuse_wrong_hooks(plugin: Any, name: str) -> None:
+    """Every function named like a hook must be one, spelt right and marked; pluggy would ignore it silently."""
+    specs = [spec for spec in dir(hookspecs) if spec.startswith("harness_")]
+    for attribute in dir(plugin):
+        function = getattr(plugin, attribute)
+        if not attribute.startswith("harness_") or not callable(function):
+            continue
+        if attribute not in specs:
+            raise unknown("hook", attribute, specs, f"plugin {name!r}")
+        if not hasattr(function, "harness_impl"):
+            raise UsageError(f"{attribute} is not decorated with harness.contract.hookimpl", f"plugin {name!r}")
+
+
 def _import_plugin(plugin: str) -> ModuleType:
     """Import a plugin named by file or by module. UsageError says what failed and where."""
     if plugin.endswith(".py"):
         return _import_file(Path(plugin))
     try:
         return importlib.import_module(plugin)
-    except Exception as error:
-        raise UsageError(f"plugin {plugin!r} fails at import: {_one_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"plugin {plugin!r} fails at import: {_one_line(error)}", _line_in(error)) from error
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"plugin file {str(path)!r} does not exist")
-    name = f"harness_plugin_file_{path.stem}"
+    # The digest keeps two files of one name apart; the module is found again by `factory=f"{__name__}:build"`.
+    name = f"harness_plugin_file_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -149,7 +173,7 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UsageError(
             f"plugin file {str(path)!r} fails at import: {_one_line(error)}", _line_in(error, path)
@@ -157,18 +181,18 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _line_in(error: BaseException, path: Path) -> str | None:
-    """`file:line` of the deepest frame of `error` inside `path`."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}:{error.lineno}"
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f"{path}:{line}" if line else None
+def _line_in(error: BaseException, path: Path | None = None) -> str | None:
+    """`file:line` of the deepest frame of `error` inside `path`, or outside the import machinery."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    if path:
+        places = [place for place in places if Path(place[0]).resolve() == path.resolve()]
+    machinery = ("<", __file__, str(Path(importlib.__file__).parent))
+    places = [place for place in places if place[0] and not place[0].startswith(machinery)]
+    return f"{path or places[-1][0]}:{places[-1][1]}" if places else None
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    text = (error.msg if isinstance(error, SyntaxError) else str(error)).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"
