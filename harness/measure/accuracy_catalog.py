@@ -68,8 +68,8 @@ def find_task(name: str, checkpoint: str, folder: Path | None = None) -> FoundTa
         require_hub(name)
     loaded = _load(manager, name)
     objects = [loaded["groups"][name]] if name in loaded["groups"] else list(loaded["tasks"].values())
-    metadata = (manager.task_index[name].cfg or {}).get("metadata") or {}
-    return FoundTask(name, manager, objects, loaded["tasks"], metadata.get("length") if own else None, own)
+    promised = ((manager.task_index[name].cfg or {}).get("metadata") or {}).get("length")
+    return FoundTask(name, manager, objects, loaded["tasks"], promised if own else None, own)
 
 
 def quieten() -> None:
