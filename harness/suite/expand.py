@@ -42,6 +42,13 @@ class ConcreteWorkload:
         given = {"kind": self.workload.__struct_config__.tag, **msgspec.structs.asdict(self.workload)}
         return {key: value for key, value in given.items() if value is not None}
 
+    @property
+    def label(self) -> str:
+        """Kind and keys in one phrase, such as `decode length=512 batch=1`; what is left at its default is left out."""
+        keys = msgspec.to_builtins(self.workload)
+        kind = keys.pop("kind")
+        return " ".join([kind, *(f"{key}={value}" for key, value in keys.items())])
+
 
 @dataclass(frozen=True)
 class ExpandedTable:

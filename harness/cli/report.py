@@ -1,0 +1,31 @@
+"""`harness report RUN...`: the tables of stored runs again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from harness.cli import flags, output
+from harness.errors import EXIT_OK
+
+EXAMPLES = """  harness report results/quickstart-20260101T000000Z
+  harness report results/longctx-* --format markdown > tables.md"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = flags.subcommand(commands, "report", "print the tables of stored runs", EXAMPLES)
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a stored run")
+    flags.add_format_flag(parser)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from harness.records.store import RunFolder
+    from harness.report import render
+
+    runs = [RunFolder.open(path) for path in args.runs]
+    output.emit(render(runs, args.format, output.width()))
+    return EXIT_OK

@@ -1,0 +1,91 @@
+"""`harness run SUITE`: measure every cell, store every record as it comes, print the tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import flags, output
+from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.records.store import RunFolder
+    from harness.run.plan import Plan
+
+EXAMPLES = """  harness run suites/quickstart.yaml
+  harness run suites/longctx.yaml --checkpoint /models/my-v32 --only table=trained
+  harness run suites/accuracy.yaml --limit 50 --set sampling.timeout=600 --json result.json
+  harness run suites/peers.yaml --plugin my_backend.py --only kernels=mine"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = flags.subcommand(commands, "run", "measure a suite, store the results and print its tables", EXAMPLES)
+    flags.add_suite_flags(parser)
+    flags.add_json_flag(parser)
+    flags.add_format_flag(parser)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from harness.cli.planning import choices, plan_from
+    from harness.run.suite_run import create_folder
+
+    plan = plan_from(args)
+    if args.json:
+        _refuse_unwritable(args.json)
+    store = create_folder(plan, args.out, choices(args))
+    finished = _measure(plan, store)
+    records = store.records()
+    if args.json:
+        _write_document(args.json, store)
+    if records:
+        from harness.report import render
+
+        output.emit(render([store], args.format, output.width()))
+        print(f"stored in {store.path}", file=sys.stderr)
+    if not finished:
+        print(f"harness: interrupted; {len(records)} finished cells are stored", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if any(record.status.fails_the_run for record in records) else EXIT_OK
+
+
+def _measure(plan: Plan, store: RunFolder) -> bool:
+    from harness.run.progress import duration, open_progress
+    from harness.run.suite_run import run_plan
+
+    running = sum(planned.runs for planned in plan.cells)
+    question = plan.suite.suite.question
+    print(f"{question}\n{running} of {len(plan.cells)} cells, about {duration(plan.seconds)}", file=sys.stderr)
+    try:
+        return run_plan(plan, store, open_progress(plan.seconds))
+    except UsageError:
+        if store.path.exists():
+            print(f"finished cells are stored in {store.path}", file=sys.stderr)
+        raise
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Find out before the run, not after it, that the result document cannot be written."""
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", f"--json {path}") from None
+    if not existed:
+        path.unlink()
+
+
+def _write_document(path: Path, store: RunFolder) -> None:
+    import msgspec
+
+    from harness.records.document import result_document
+
+    document = result_document(store.header.suite, store.header.context, store.records())
+    draft = path.with_name(path.name + ".part")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    draft.replace(path)

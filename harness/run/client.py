@@ -1,0 +1,172 @@
+"""The parent's side of one worker process: start it, ask it, end it, and say in words how it died."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from harness.records.record import Status
+from harness.run import machine, protocol
+from harness.run.interrupts import shielded
+
+OUTPUT_LINES = 30
+"""Last lines of a worker's output that are kept with a failed cell."""
+
+Listener = Callable[[float, str], None]
+
+
+@dataclass(eq=False)
+class CellError(Exception):
+    """A request that did not succeed, typed."""
+
+    status: Status
+    reasons: list[str]
+    output: str = ""
+    usage: bool = False
+    """True when the input is to blame: the message says all."""
+    answered: bool = False
+    """True when the worker itself reported it; False when it died, hung or spoke nonsense."""
+
+
+def package_root() -> Path:
+    """The checkout (or site-packages) that this very code runs from."""
+    return Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class WorkerClient:
+    """One worker process. Every failure ends it; ask for a new one afterwards."""
+
+    setup: protocol.Load
+    log: Path
+    """File that takes everything the worker prints."""
+    process: subprocess.Popen[bytes] | None = None
+    ready: protocol.Ready | None = None
+    _buffer: bytes = field(default=b"", repr=False)
+    _oom_kills: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def start(self, seconds: float, listen: Listener) -> protocol.Ready:
+        """Start the process and load the model. Raises CellError."""
+        self._oom_kills = machine.oom_kills()
+        with self.log.open("wb") as log, shielded():
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "harness.run.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                env=_environment(Path(self.setup.root)),
+                start_new_session=True,  # Ctrl-C reaches the parent alone; a hung worker dies with its children
+            )
+        reply = self.ask(self.setup, seconds, listen)
+        assert isinstance(reply, protocol.Ready)
+        self.ready = reply
+        return reply
+
+    def ask(self, request: protocol.Request, seconds: float, listen: Listener) -> protocol.Reply:
+        """Send a request and wait for its answer. Raises CellError: reported, dead, or later than `seconds`."""
+        deadline = time.monotonic() + seconds
+        try:
+            self._write(protocol.encode(request))
+            reply = self._next(deadline)
+            while isinstance(reply, protocol.Progress):
+                listen(reply.fraction, reply.text)
+                reply = self._next(deadline)
+        except (BrokenPipeError, EOFError):
+            raise self._obituary() from None
+        except TimeoutError:
+            raise self._ended(Status.TIMEOUT, "did not answer within its time limit and was ended") from None
+        except msgspec.DecodeError as error:
+            raise self._ended(Status.FAILED, f"sent what the protocol does not know: {error}") from None
+        if isinstance(reply, protocol.Error):
+            output = reply.output or self._tail() if not reply.usage else ""
+            raise CellError(reply.status, reply.reasons, output, reply.usage, answered=True)
+        return reply
+
+    def close(self) -> None:
+        """End the process and everything that it started."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self.process = None
+
+    # --- the wire ---------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        view = memoryview(data)
+        while view:
+            view = view[self.process.stdin.write(view) or 0 :]
+
+    def _next(self, deadline: float) -> protocol.Reply:
+        """The next line. Raises EOFError when the worker is gone, TimeoutError after the deadline."""
+        chunks = [self._buffer]
+        while b"\n" not in chunks[-1]:
+            chunks.append(self._read(deadline))
+        line, _, self._buffer = b"".join(chunks).partition(b"\n")
+        return protocol.decode_reply(line)
+
+    def _read(self, deadline: float) -> bytes:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        if not data:
+            raise EOFError
+        return data
+
+    # --- how it ended -----------------------------------------------------------------------------
+
+    def _ended(self, status: Status, what: str) -> CellError:
+        output = self._tail()
+        self.close()
+        return CellError(status, [f"the worker {what}"], output)
+
+    def _obituary(self) -> CellError:
+        """Why a worker that closed its pipe is gone."""
+        assert self.process is not None
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return self._ended(Status.FAILED, "closed its pipe and went on running; it was ended")
+        if code >= 0:
+            return self._ended(Status.FAILED, f"exited with code {code}")
+        name = signal.Signals(-code).name
+        evidence = machine.oom_evidence(self._oom_kills) if -code == signal.SIGKILL else None
+        if evidence:
+            return self._ended(Status.OOM, f"was killed by the kernel for memory ({evidence})")
+        return self._ended(Status.FAILED, f"was killed by {name}")
+
+    def _tail(self) -> str:
+        try:
+            text = self.log.read_bytes()[-65536:].decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-OUTPUT_LINES:])
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """The parent's environment, with both packages of `root` first on the path of a checkout."""
+    places = [str(root), str(root / "plugins")] if (root / "plugins" / "harness_plugins").is_dir() else []
+    given = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places + given))}

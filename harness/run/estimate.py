@@ -1,0 +1,163 @@
+"""How long a cell takes and how much memory its worker needs: rough on purpose, and said to be.
+
+Counts multiplications of the model (two operations each) and bytes read, at rates that a plain machine reaches.
+Used for the plan's time column, the progress bar's weights, and the choice whether workers fit together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.contract.config import ModelConfig
+from harness.contract.facts import MachineFacts
+from harness.suite.schema import Accuracy, Decode, Equivalence, Generate, Prefill, Sampling, Workload
+from harness.suite.variant import Variant
+
+BASE_BYTES = 700 * 2**20
+"""A worker before it loads weights: Python, torch, transformers."""
+START_SECONDS = 8.0
+"""Starting a worker: interpreter and imports."""
+BYTES_PER_SECOND_LOADED = 200e6
+CHUNK_TOKENS = 1024
+"""Query chunk that engines are assumed to work in; attention scores exist for one chunk at a time."""
+TOKENS_PER_DOCUMENT = 512
+DOCUMENTS = 100
+"""Documents of an accuracy task whose number the suite does not limit."""
+BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
+"""Bytes of one weight; precisions that are not listed count as FP32."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device sustains on this kind of work: floating-point operations and bytes per second."""
+
+    flops: float
+    bandwidth: float
+
+
+def rates_of(facts: MachineFacts, threads: int) -> Rates:
+    """Conservative rates: 10 GFLOP/s and 4 GB/s a CPU thread, 50 TFLOP/s and 1 TB/s a GPU."""
+    if facts.device == "cuda":
+        return Rates(50e12, 1e12)
+    return Rates(10e9 * threads, 4e9 * threads)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a model: all, and those that one token uses."""
+
+    total: int
+    active: int
+
+
+def parameters(config: ModelConfig) -> Size:
+    """Parameters from the dimensions alone: projections, experts, embeddings and head (DeepSeek-V3, section 2.1)."""
+    attention, dense = _attention_parameters(config), 3 * config.hidden_size * config.intermediate_size
+    expert = 3 * config.hidden_size * config.moe_intermediate_size
+    total = active = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    for kind in config.mlp_layer_types:
+        total += attention + (
+            dense if kind == "dense" else expert * (config.n_routed_experts + config.n_shared_experts)
+        )
+        active += attention + (
+            dense if kind == "dense" else expert * (config.num_experts_per_tok + config.n_shared_experts)
+        )
+    return Size(total, active)
+
+
+def _attention_parameters(config: ModelConfig) -> int:
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    queries = heads * config.qk_head_dim
+    down = config.q_lora_rank or 0
+    query = hidden * queries if not down else hidden * down + down * queries
+    latent = hidden * (config.kv_lora_rank + config.qk_rope_head_dim)
+    up = config.kv_lora_rank * heads * (config.qk_nope_head_dim + config.v_head_dim)
+    indexer = (down or hidden) * config.index_n_heads * config.index_head_dim + hidden * config.index_head_dim
+    return query + latent + up + heads * config.v_head_dim * hidden + (indexer if config.has_indexer else 0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a workload asks for: prompt tokens fed, single steps taken, and over how long a context."""
+
+    batch: int
+    prompt: int
+    steps: int
+    context: int
+    """Longest context that a sequence reaches: what its cache has to hold."""
+
+
+def work_of(workload: Workload) -> Work:
+    """The work of one repetition (untimed kinds: of the whole cell)."""
+    length = workload.length if isinstance(workload.length, int) else TOKENS_PER_DOCUMENT
+    batch = workload.batch if isinstance(workload.batch, int) else 1
+    match workload:
+        case Prefill():
+            return Work(batch, length, 0, length)
+        case Decode():
+            return Work(batch, 0, workload.steps, length + workload.steps)
+        case Generate():
+            return Work(batch, length, workload.new_tokens, length + workload.new_tokens)
+        case Equivalence():
+            return Work(batch, length, workload.new_tokens, length + workload.new_tokens)
+        case Accuracy():
+            return Work((workload.limit or DOCUMENTS) * 2, length, 0, length)
+
+
+def seconds_of(workload: Workload, variant: Variant, config: ModelConfig, sampling: Sampling, rates: Rates) -> float:
+    """Estimated seconds of one cell: set-up, warm-up, all turns and the check, without starting the worker."""
+    work = work_of(workload)
+    once = _prompt_seconds(work, variant, config, rates) + work.steps * _step_seconds(work, variant, config, rates)
+    if isinstance(workload, Accuracy | Equivalence):
+        return once
+    setup = Work(work.batch, work.context, 0, work.context)
+    filled = isinstance(workload, Decode) and workload.context != "synthetic"
+    repetitions = sampling.warmup + sampling.rounds * sampling.samples + 1
+    return once * repetitions + (_prompt_seconds(setup, variant, config, rates) if filled else 0.0)
+
+
+def load_seconds(variant: Variant, config: ModelConfig) -> float:
+    """Estimated seconds until a fresh worker is ready."""
+    return START_SECONDS + parameters(config).total * BYTES.get(variant.precision, 4) / BYTES_PER_SECOND_LOADED
+
+
+def _prompt_seconds(work: Work, variant: Variant, config: ModelConfig, rates: Rates) -> float:
+    pairs = work.prompt * work.prompt / 2
+    linear = 2 * parameters(config).active * work.prompt
+    return work.batch * (linear + pairs * _flops_per_pair(variant, config)) / rates.flops
+
+
+def _step_seconds(work: Work, variant: Variant, config: ModelConfig, rates: Rates) -> float:
+    """One decode step reads all active weights once and every cached token of every sequence."""
+    active = parameters(config).active
+    read = active * BYTES.get(variant.precision, 4) + work.batch * work.context * cache_bytes_per_token(variant, config)
+    flops = work.batch * (2 * active + work.context * _flops_per_pair(variant, config))
+    return max(read / rates.bandwidth, flops / rates.flops)
+
+
+def _flops_per_pair(variant: Variant, config: ModelConfig) -> float:
+    """Operations for one query and one key, all layers; dsa is counted as dense, which it never exceeds by much."""
+    absorbed = 2 * config.kv_lora_rank + config.qk_rope_head_dim
+    expanded = config.qk_head_dim + config.v_head_dim
+    width = absorbed if variant.form == "mqa" else expanded
+    return 2.0 * config.num_hidden_layers * config.num_attention_heads * width
+
+
+def cache_bytes_per_token(variant: Variant, config: ModelConfig) -> int:
+    """Bytes of one cached token, all layers: latents and rotary keys, or K and V of every head; index keys beside."""
+    expanded = config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
+    width = expanded if variant.cache == "expanded" else config.kv_lora_rank + config.qk_rope_head_dim
+    index = config.index_head_dim if config.has_indexer else 0
+    return config.num_hidden_layers * (width + index) * BYTES.get(variant.precision, 4)
+
+
+def worker_bytes(workload: Workload, variant: Variant, config: ModelConfig) -> int:
+    """Estimated peak of a worker while it runs the workload, weights included: a lower bound for outside engines."""
+    work = work_of(workload)
+    sequences = 1 if isinstance(workload, Accuracy) else work.batch
+    weights = parameters(config).total * BYTES.get(variant.precision, 4)
+    cache = sequences * work.context * cache_bytes_per_token(variant, config)
+    chunk = min(max(work.prompt, 1), CHUNK_TOKENS)
+    scores = sequences * config.num_attention_heads * chunk * work.context * 4
+    logits = sequences * config.vocab_size * 4 * (work.prompt if isinstance(workload, Accuracy | Equivalence) else 1)
+    return BASE_BYTES + weights + cache + scores + logits

@@ -1,0 +1,159 @@
+"""What a suite would do here: which cells can run, every reason why others cannot, how long and how much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.contract.config import ModelConfig
+from harness.contract.facts import MachineFacts
+from harness.contract.options import Query
+from harness.contract.registry import Registry
+from harness.errors import UsageError
+from harness.model.presets import resolve
+from harness.records.record import CellId
+from harness.run import estimate
+from harness.suite.expand import ConcreteWorkload, ExpandedTable, expand
+from harness.suite.load import LoadedSuite
+from harness.suite.schema import Sampling
+from harness.suite.variant import Variant
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell and what is known about it before it runs."""
+
+    cell: CellId
+    workload: ConcreteWorkload
+    reasons: list[str]
+    """Every reason why it cannot run here; empty when it can."""
+    seconds: float
+    stored: bool
+    """True when `seconds` is what the same cell took before, False when it is estimated from its operations."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether nothing is known against it."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """One table with its model and its cells, workload by workload."""
+
+    table: ExpandedTable
+    config: ModelConfig
+    cells: list[PlannedCell]
+    worker_bytes: dict[Variant, int]
+    """Estimated peak of each variant's worker."""
+    load_seconds: float
+    """Estimated time until all workers are ready."""
+
+    @property
+    def name(self) -> str:
+        """The table's name in the suite."""
+        return self.table.name
+
+    @property
+    def sampling(self) -> Sampling:
+        """How often its timed cells are repeated."""
+        return self.table.sampling
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Variants with at least one cell that runs: each gets a worker."""
+        running = {planned.cell.variant for planned in self.cells if planned.runs}
+        return [variant for variant in self.table.variants if variant in running]
+
+    def of(self, workload: ConcreteWorkload) -> list[PlannedCell]:
+        """The cells of one workload, in the order of the variants."""
+        return [planned for planned in self.cells if planned.workload is workload]
+
+    def fits_together(self, available_bytes: int) -> bool:
+        """Whether all workers can be alive at once, with a tenth to spare."""
+        return sum(self.worker_bytes[variant] for variant in self.variants) <= 0.9 * available_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole suite, planned for one machine."""
+
+    suite: LoadedSuite
+    facts: MachineFacts
+    threads: int
+    seed: int
+    plugins: list[str]
+    """Plugin files and modules that workers load as well."""
+    tables: list[PlannedTable]
+
+    @property
+    def cells(self) -> list[PlannedCell]:
+        """All cells of all tables."""
+        return [planned for table in self.tables for planned in table.cells]
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of the whole run."""
+        return sum(planned.seconds for planned in self.cells if planned.runs) + sum(
+            table.load_seconds for table in self.tables
+        )
+
+
+def make_plan(
+    suite: LoadedSuite,
+    registry: Registry,
+    facts: MachineFacts,
+    plugins: Sequence[str] = (),
+    only: Sequence[str] = (),
+    former_seconds: Mapping[str, float] | None = None,
+) -> Plan:
+    """Plan a suite. `former_seconds` maps cell ids to what they took in stored runs.
+
+    Raises UsageError for unknown names, a checkpoint that is not there, or a context beyond the model's maximum.
+    """
+    threads = suite.suite.threads or facts.cpu_count
+    rates = estimate.rates_of(facts, threads)
+    tables = [
+        _plan_table(table, suite, registry, facts, rates, former_seconds or {})
+        for table in expand(suite, registry, only)
+    ]
+    return Plan(suite, facts, threads, suite.suite.seed, list(plugins), tables)
+
+
+def _plan_table(
+    table: ExpandedTable,
+    suite: LoadedSuite,
+    registry: Registry,
+    facts: MachineFacts,
+    rates: estimate.Rates,
+    former_seconds: Mapping[str, float],
+) -> PlannedTable:
+    config = resolve(table.checkpoint, table.place)
+    for workload in table.workloads:
+        _refuse_too_long(workload, config, table)
+    reasons = {variant: registry.unsupported(Query(variant, config, facts)) for variant in table.variants}
+    cells = []
+    for workload in table.workloads:
+        for variant in table.variants:
+            cell = table.cell(workload, variant)
+            stored = former_seconds.get(cell.id)
+            seconds = stored or estimate.seconds_of(workload.workload, variant, config, table.sampling, rates)
+            cells.append(PlannedCell(cell, workload, reasons[variant], seconds, stored is not None))
+    workers = {
+        variant: max(estimate.worker_bytes(workload.workload, variant, config) for workload in table.workloads)
+        for variant in table.variants
+    }
+    loading = sum(estimate.load_seconds(variant, config) for variant in table.variants if not reasons[variant])
+    return PlannedTable(table, config, cells, workers, loading)
+
+
+def _refuse_too_long(workload: ConcreteWorkload, config: ModelConfig, table: ExpandedTable) -> None:
+    needed, allowed = estimate.work_of(workload.workload).context, config.max_position_embeddings
+    if needed > allowed:
+        kind, length = workload.fields["kind"], workload.fields.get("length")
+        raise UsageError(
+            f"tables.{table.name}.workloads: {kind} of length {length} needs {needed} positions; allowed: at most "
+            f"{allowed}, the max_position_embeddings of {Path(table.checkpoint).name!r}",
+            workload.place,
+        )

@@ -1,0 +1,125 @@
+"""What parent and worker say to each other: one JSON object a line, requests down stdin, replies up a private pipe.
+
+Each request gets any number of `Progress` and then exactly one other reply.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from harness.records.record import CellId, Metric, Status
+from harness.suite.schema import Workload
+from harness.suite.variant import Variant
+
+
+class Message(msgspec.Struct, frozen=True, tag=str.lower):
+    """Base of everything on the wire; the type is the class name in lower case."""
+
+
+# --- requests ---------------------------------------------------------------------------------------
+
+
+class Load(Message, frozen=True):
+    """Build the variant's runner. Sent once, first. Answered by `Ready`."""
+
+    checkpoint: str
+    variant: Variant
+    device: str
+    threads: int
+    seed: int
+    plugins: list[str]
+    folder: str
+    """The run's scratch folder."""
+    root: str
+    """The checkout (or site-packages) that both packages have to come from."""
+
+
+class Open(Message, frozen=True):
+    """Set up one cell and warm it up. Answered by `Opened`."""
+
+    cell: CellId
+    workload: Workload
+    reference: str | None
+    warmup: int
+
+
+class Block(Message, frozen=True):
+    """One turn of the open cell: `samples` timed repetitions. Answered by `Done`."""
+
+    samples: int
+
+
+class Finish(Message, frozen=True):
+    """Check the open cell's answer and report. Answered by `Result`."""
+
+
+Request: TypeAlias = Load | Open | Block | Finish
+
+
+# --- replies ----------------------------------------------------------------------------------------
+
+
+class Ready(Message, frozen=True):
+    """The runner is built."""
+
+    resolved: dict[str, str]
+    context: dict[str, Any]
+    """What every record of this worker carries: threads, framework settings, plugins' facts."""
+
+
+class Opened(Message, frozen=True):
+    """The cell is warm; `timed` says whether it takes turns."""
+
+    timed: bool
+
+
+class Done(Message, frozen=True):
+    """A turn is over."""
+
+
+class Result(Message, frozen=True):
+    """A cell's outcome, as `harness.measure.measurement.Outcome`."""
+
+    status: Status
+    reasons: list[str]
+    metrics: dict[str, Metric]
+    context: dict[str, Any]
+    documents: list[dict[str, Any]] | None
+
+
+class Progress(Message, frozen=True):
+    """How far the present request is, 0 to 1, and what is being done."""
+
+    fraction: float
+    text: str
+
+
+class Error(Message, frozen=True):
+    """The request failed; the worker is still there."""
+
+    status: Status
+    reasons: list[str]
+    output: str = ""
+    """Tail of the traceback."""
+    usage: bool = False
+    """True when the input is to blame (`UsageError`): the message is complete and needs no traceback."""
+
+
+Reply: TypeAlias = Ready | Opened | Done | Result | Progress | Error
+
+
+def encode(message: Message) -> bytes:
+    """One line, newline included."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Raises msgspec.DecodeError for anything else."""
+    return msgspec.json.decode(line, type=Request)
+
+
+def decode_reply(line: bytes) -> Reply:
+    """Raises msgspec.DecodeError for anything else."""
+    return msgspec.json.decode(line, type=Reply)
