@@ -7,7 +7,7 @@ field       width               content
 ==========  ==================  ==========================================================================
 latent      kv_lora_rank        standard normal, each row scaled to unit root mean square
 rope_key    qk_rope_head_dim    standard normal; the key *after* rotation, in split layout (see below)
-index_key   index_head_dim      standard normal; the indexer's key after norm and rotation, rotated part first
+index_key   index_head_dim      standard normal; the indexer's key after norm and rotation: rotated part first, split
 ==========  ==================  ==========================================================================
 
 Split layout: the first half of `rope_key` holds the first component of every rotated pair, the second half the
@@ -31,9 +31,9 @@ BLOCK = 1024
 def synthetic_field(seed: int, layer: int, field: str, start: int, stop: int, width: int) -> torch.Tensor:
     """Rows `start` to `stop` of one logical field of one layer: float32 [stop - start, width] on the CPU.
 
-    Row p is row p % BLOCK of `torch.randn(BLOCK, width)` under a generator seeded with the first eight bytes of
-    sha256("seed/layer/field/block"), shifted right by one bit; block = p // BLOCK; it depends on nothing else. Every sequence of a batch
-    gets the same rows.
+    Row p is row p % BLOCK of `torch.randn(BLOCK, width)`, block = p // BLOCK, under a generator whose seed is the
+    first eight bytes (little endian, shifted right by one bit) of sha256("seed/layer/field/block"). It depends on
+    nothing else: every sequence of a batch gets the same rows.
     """
     blocks = range(start // BLOCK, -(-stop // BLOCK))
     rows = torch.cat([_block(seed, layer, field, block, width) for block in blocks] or [torch.empty(0, width)])
