@@ -22,11 +22,18 @@ KeyPath = tuple[str | int, ...]
 """Keys and list positions from the top of a document to a value."""
 
 _TAG = "tag:yaml.org,2002:"
+_YAML_1_1 = ("null", "bool", "int", "float", "str", "timestamp", "merge", "value")
+"""What PyYAML makes of a word without an explicit tag."""
 _YAML_1_2 = (
     ("null", re.compile(r"~|null|Null|NULL|")),
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE")),
     ("int", re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+")),
-    ("float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")),
+    (
+        "float",
+        re.compile(
+            r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+        ),
+    ),
 )
 """The core schema of YAML 1.2 (yaml.org/spec/1.2.2, section 10.3.2), leading zeros left out."""
 
@@ -90,7 +97,12 @@ def parse_document(text: str, name: str) -> Document:
 
 def parse_value(text: str, place: str) -> Any:
     """One value as written after `--set KEY=`, by the rules of the file."""
-    return None if not text.strip() else parse_document(text, place).data
+    if not text.strip():
+        return None
+    try:
+        return parse_document(text, place).data
+    except UsageError as error:
+        raise UsageError(error.message, place) from None
 
 
 def show_path(path: KeyPath) -> str:
@@ -146,9 +158,9 @@ def _key(node: yaml.Node, path: KeyPath, place: str) -> str:
 def _scalar(node: yaml.ScalarNode, path: KeyPath, place: str) -> Any:
     """The value of one scalar; UsageError when it is ambiguous or not finite."""
     text = node.value
-    if not node.tag.startswith(_TAG):
-        raise UsageError(f"{_named(path)}the tag {node.tag!r} is not allowed; write plain values", place)
     kind = node.tag.removeprefix(_TAG)
+    if kind not in _YAML_1_1:
+        raise UsageError(f"{_named(path)}the tag {node.tag!r} is not allowed; write plain values", place)
     if node.style is not None:
         return text
     if kind != _kind_in_yaml_1_2(text):
