@@ -8,7 +8,7 @@ many of the T columns are real; padded columns are never seen by attention and n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +59,10 @@ class State(ABC):
         The content depends on seed, layer, field and position alone (latents of unit RMS, rotary keys and index
         keys standard normal), so that every engine decodes over the same cache.
         """
+
+    def storage(self) -> Iterable[torch.Tensor]:
+        """The tensors that hold the caches, for checks that look at memory; nothing when they cannot be seen."""
+        return ()
 
 
 class Runner(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -36,6 +36,10 @@ class NativeState(State):
     def bytes_per_token(self) -> int:
         """See `State.bytes_per_token`."""
         return self._per_layer * len(self.caches)
+
+    def storage(self) -> Iterator[torch.Tensor]:
+        """See `State.storage`."""
+        return (tensor for cache in self.caches for tensor in cache.storage.values())
 
     def span_of(self, width: int, counts: Sequence[int]) -> Span:
         """Where the next `width` columns stand when sequence b brings counts[b] tokens. Raises UsageError when full."""
