@@ -60,7 +60,7 @@ class CellRun:
             )
             reply = self._ask(worker, request, 0.0, OPENED, "warming up")
             assert isinstance(reply, protocol.Opened)
-            self.ready, self.timed = worker.ready, reply.timed
+            self.timed = reply.timed
 
         self._guarded(act)
 
@@ -91,7 +91,9 @@ class CellRun:
         if not self.alive:
             return
         try:
-            act(self.workers.get(self.id.variant, self.sampling.timeout, self._loading))
+            worker = self.workers.get(self.id.variant, self.sampling.timeout, self._loading)
+            self.ready = worker.ready
+            act(worker)
         except CellError as error:
             self.failure = error
             if error.status != Status.UNSUPPORTED:

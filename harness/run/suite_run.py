@@ -21,7 +21,7 @@ from harness.run.table import TableRun
 
 def create_folder(plan: Plan, out: Path, command: dict[str, Any]) -> RunFolder:
     """The folder of a new run. Raises UsageError, before anything runs, when it cannot be written."""
-    context = {**machine.run_context(plan.facts, package_root()), "threads": plan.threads, "command": command}
+    context = {**machine.run_context(plan.facts, package_root()), **_settings(plan), "command": command}
     suite = {"name": plan.suite.name, **msgspec.to_builtins(plan.suite.suite)}
     tables = {
         planned.name: TableHeader(
@@ -37,7 +37,7 @@ def run_plan(plan: Plan, store: RunFolder, progress: Progress) -> bool:
 
     Raises UsageError when a worker finds the input to blame, such as a checkpoint with a misshapen tensor.
     """
-    context = {key: store.header.context[key] for key in ("machine", "versions", "git")}
+    context = {key: store.header.context[key] for key in ("machine", "versions", "git")} | _settings(plan)
     active: list[TableRun] = []
 
     def kill_workers() -> None:
@@ -55,6 +55,10 @@ def run_plan(plan: Plan, store: RunFolder, progress: Progress) -> bool:
     finally:
         progress.close()
         store.close()
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    return {"device": plan.facts.device, "threads": plan.threads, "seed": plan.seed}
 
 
 def former_seconds(out: Path) -> dict[str, float]:
