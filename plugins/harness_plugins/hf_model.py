@@ -20,8 +20,10 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from harness.contract import ModelConfig
+from harness.contract.precision import Precision
 from harness.contract.runner import EngineRequest
 from harness.errors import UsageError
+from harness.model.checkpoint import open_tensors
 
 CLASSES: dict[str, tuple[Any, Any]] = {
     "deepseek_v2": (transformers.DeepseekV2Config, transformers.DeepseekV2ForCausalLM),
@@ -30,10 +32,10 @@ CLASSES: dict[str, tuple[Any, Any]] = {
     "glm_moe_dsa": (transformers.GlmMoeDsaConfig, transformers.GlmMoeDsaForCausalLM),
 }
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+INDEXER = ".self_attn.indexer."
 
-NOT_OF_DENSE = ("model_type", "architectures", "layer_types", "mlp_layer_types", "indexer_types")
-"""Keys of a V3.2 or GLM config that would mislead DeepseekV3Config."""
+NOT_OF_DENSE = ("model_type", "architectures", "layer_types", "mlp_layer_types", "index")
+"""How keys of a V3.2 or GLM config start that would mislead DeepseekV3Config."""
 
 
 def load_model(request: EngineRequest) -> transformers.PreTrainedModel:
@@ -44,12 +46,14 @@ def load_model(request: EngineRequest) -> transformers.PreTrainedModel:
     config_class, model_class = CLASSES[_class_name(request.config, request.variant.selector)]
     config = config_class(**_fields(request))
     source, tensors = _weights(request)
+    precision = request.parts["precision"]
+    assert isinstance(precision, Precision)
     with _quiet(), _as_usage_error(request.checkpoint):
         model, report = model_class.from_pretrained(
             source,
             config=config,
             state_dict=tensors,
-            dtype=DTYPES[request.variant.precision],
+            dtype=precision.dtype,
             attn_implementation=request.parts["kernels"],
             use_safetensors=True,
             local_files_only=True,
@@ -71,7 +75,7 @@ def _fields(request: EngineRequest) -> dict[str, Any]:
     fields.pop("quantization_config", None)  # FP8 weights arrive dequantised, see `_weights`
     if _class_name(request.config, request.variant.selector) == request.config.model_type:
         return fields
-    dense = {key: value for key, value in fields.items() if key not in NOT_OF_DENSE}
+    dense = {key: value for key, value in fields.items() if not key.startswith(NOT_OF_DENSE)}
     layers = request.config.mlp_layer_types
     return dense | {"rope_interleave": True, "first_k_dense_replace": layers.count("dense")}
 
@@ -81,11 +85,13 @@ def _raw_config(request: EngineRequest) -> dict[str, Any]:
     path = Path(request.checkpoint) / "config.json"
     if path.is_file():
         return json.loads(path.read_text())
-    fields = msgspec.to_builtins(request.config)
+    fields = json.loads(msgspec.json.encode(request.config))
+    plain = {"rope_type": "default", "rope_theta": request.config.rope.rope_theta}
     rope = {key: value for key, value in fields.pop("rope").items() if value is not None}
-    layers = fields["mlp_layer_types"]
-    del fields["fp8_block"]
-    return fields | {"rope_parameters": rope, "first_k_dense_replace": layers.count("dense")}
+    fields["rope_parameters"] = plain if request.config.rope.rope_type == "default" else rope
+    fields["first_k_dense_replace"] = fields["mlp_layer_types"].count("dense")
+    foreign = "fp8_block" if request.config.has_indexer else ("fp8_block", "index")
+    return {key: value for key, value in fields.items() if not key.startswith(foreign)}
 
 
 def _weights(request: EngineRequest) -> tuple[str | None, dict[str, torch.Tensor] | None]:
@@ -95,10 +101,9 @@ def _weights(request: EngineRequest) -> tuple[str | None, dict[str, torch.Tensor
     """
     if Path(request.checkpoint).is_dir() and request.config.fp8_block is None:
         return request.checkpoint, None
-    from harness.model.checkpoint import open_tensors
-
     tensors = open_tensors(request.checkpoint, request.config, request.seed)
-    return None, {name: tensors.get(name) for name in tensors.names()}
+    sparse = request.variant.selector == "dsa"
+    return None, {name: tensors.get(name) for name in tensors.names() if sparse or INDEXER not in name}
 
 
 @contextmanager

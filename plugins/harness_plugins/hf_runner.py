@@ -48,12 +48,12 @@ class HfState(State):
     @property
     def sparse(self) -> bool:
         """True when the model runs its indexer, and so caches index keys."""
-        return hasattr(self.model.config, "index_topk")
+        return "indexed_attention" in (getattr(self.model.config, "layer_types", None) or ())
 
     @property
     def bytes(self) -> int:
         """Bytes of the storage behind the cached tensors; 0 before the first token."""
-        return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors())
+        return sum(tensor.untyped_storage().nbytes() for tensor in self.storage())
 
     @property
     def bytes_per_token(self) -> int:
@@ -99,7 +99,8 @@ class HfState(State):
         rows_SW = synthetic_field(seed, layer, field, 0, length, width).to(self.model.device, self.model.dtype)
         return rows_SW.repeat(len(self.lengths_B), 1, 1)
 
-    def _tensors(self) -> Iterator[torch.Tensor]:
+    def storage(self) -> Iterator[torch.Tensor]:
+        """The cached tensors of all layers; none before the first token, since they grow."""
         for layer in self.cache.layers:
             for name in ("keys", "values", "indexer_keys"):
                 if getattr(layer, name, None) is not None:
@@ -116,17 +117,16 @@ class HfRunner(Runner):
 
     def new_state(self, batch: int, max_len: int) -> HfState:
         """An empty `DynamicCache`, which grows: `max_len` is only a limit here."""
-        if max_len > self.config.max_position_embeddings:
-            raise UsageError(
-                f"a state of {max_len} tokens was asked for; the model's max_position_embeddings is "
-                f"{self.config.max_position_embeddings}"
-            )
+        self._check_length(max_len)
+        if batch < 1 or max_len < 1:
+            raise UsageError(f"a state needs at least one sequence and one token, not batch {batch}, max_len {max_len}")
         return HfState(self.model, self.config, batch, max_len)
 
     @torch.inference_mode()
     def prefill(self, tokens_BT: torch.Tensor, state: State, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         """Append a chunk; only the last real token's hidden state goes through the head."""
-        assert isinstance(state, HfState)
+        if not isinstance(state, HfState):
+            raise UsageError(f"an hf runner needs a state from its own new_state, not a {type(state).__name__}")
         real_BT = _real_columns(tokens_BT, lengths_B)
         tokens_BT = tokens_BT[:, : real_BT.shape[1]].to(self.device)
         self._check_room(state, real_BT)
@@ -143,6 +143,8 @@ class HfRunner(Runner):
     @torch.inference_mode()
     def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         """One call without a cache: padding on the right is in the future of every real token, so no mask is needed."""
+        _real_columns(tokens_BT, lengths_B)
+        self._check_length(tokens_BT.shape[1])
         return self.model(tokens_BT.to(self.device), use_cache=False).logits.float()
 
     def resolved(self) -> dict[str, str]:
@@ -171,18 +173,27 @@ class HfRunner(Runner):
         hidden_BD = hidden_BTD[torch.arange(len(last_B), device=self.device), last_B]
         return self.model.lm_head(hidden_BD).float()
 
+    def _check_length(self, length: int) -> None:
+        limit = self.config.max_position_embeddings
+        if length > limit:
+            raise UsageError(f"{length} tokens do not fit this model: max_position_embeddings is {limit}")
+
     def _check_room(self, state: HfState, real_BT: torch.Tensor) -> None:
-        """Raise ValueError for another batch size, or when a sequence would outgrow the state."""
+        """Raise UsageError for another batch size, or when a sequence would outgrow the state."""
         if len(real_BT) != len(state.lengths_B):
-            raise ValueError(f"a state for {len(state.lengths_B)} sequences got tokens for {len(real_BT)}")
+            raise UsageError(f"a state for {len(state.lengths_B)} sequences got tokens for {len(real_BT)}")
         wanted_B = state.lengths_B + real_BT.sum(1)
         if int(wanted_B.max()) > state.max_len:
-            raise ValueError(f"a state of {state.max_len} tokens cannot hold {wanted_B.tolist()}")
+            raise UsageError(f"a state of {state.max_len} tokens cannot hold {wanted_B.tolist()}")
 
 
 def _real_columns(tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None) -> torch.Tensor:
-    """bool [B, T'] on the CPU: which columns are tokens; columns that are padding in every row are dropped."""
+    """bool [B, T'] on the CPU: which columns are tokens; columns that are padding in every row are dropped.
+
+    Raises UsageError for a sequence without tokens, or with more than there are columns.
+    """
     batch, columns = tokens_BT.shape
-    if lengths_B is None:
-        return torch.ones(batch, columns, dtype=torch.bool)
-    return torch.arange(int(lengths_B.max())) < lengths_B.cpu()[:, None]
+    counts = [columns] * batch if lengths_B is None else [int(count) for count in lengths_B]
+    if columns == 0 or len(counts) != batch or not all(1 <= count <= columns for count in counts):
+        raise UsageError(f"{batch} sequences of {columns} columns cannot have {counts} tokens; allowed: 1 to {columns}")
+    return torch.arange(max(counts)) < torch.tensor(counts)[:, None]

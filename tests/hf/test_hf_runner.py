@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.contract import ModelConfig
-from harness.contract.registry import Registry
-from harness.contract.runner import EngineRequest, Runner
+from harness import load_runner
+from harness.contract.runner import Runner
 from harness.contract.synthetic import LATENT, synthetic_field
 from harness.errors import UsageError
-from harness.suite.variant import Variant
 from tests.support.checkpoints import MODEL_TYPES, YARN, random_tokens, save_checkpoint
 
 SAME = 1e-5
@@ -21,11 +19,7 @@ SAME = 1e-5
 
 
 def hf_runner(directory: Path, **choices: str) -> Runner:
-    registry = Registry(entry_points=False)
-    engine = registry.option("engine", "hf")
-    variant = Variant(**{"engine": "hf", **engine.defaults, **choices})
-    parts: dict[str, object] = {"kernels": registry.option("kernels", variant.kernels).load()}
-    return engine.load()(EngineRequest(str(directory), ModelConfig.read(directory), variant, parts))
+    return load_runner(str(directory), engine="hf", **choices)
 
 
 def plain(directory: Path, tokens_BT: torch.Tensor) -> torch.Tensor:
@@ -72,7 +66,7 @@ def test_prefill_chunks_and_decode_equal_whole_logits(case: tuple[Path, Runner])
 def test_ragged_chunks_and_decode_equal_single_sequences(case: tuple[Path, Runner]) -> None:
     directory, runner = case
     tokens_BT = random_tokens(3, 20)
-    chunks = [torch.tensor([7, 2, 4]), torch.tensor([0, 5, 3])]
+    chunks = [torch.tensor([6, 2, 4]), torch.tensor([1, 5, 3])]
     state = runner.new_state(batch=3, max_len=20)
     start_B = torch.zeros(3, dtype=torch.int64)
     for lengths_B in chunks:
@@ -168,13 +162,16 @@ def test_synthetic_content_is_the_declared_one(case: tuple[Path, Runner]) -> Non
 
 def test_states_have_a_capacity(tmp_path: Path) -> None:
     runner = hf_runner(save_checkpoint(tmp_path / "model", "deepseek_v3", max_position_embeddings=64))
-    with pytest.raises(UsageError, match="max_position_embeddings is 64"):
+    with pytest.raises(UsageError, match="65 tokens do not fit this model: max_position_embeddings is 64"):
         runner.new_state(1, 65)
     state = runner.new_state(2, 8)
-    with pytest.raises(ValueError, match="cannot hold"):
+    with pytest.raises(UsageError, match="cannot hold"):
         runner.prefill(random_tokens(2, 9), state)
-    with pytest.raises(ValueError, match="2 sequences got tokens for 3"):
+    with pytest.raises(UsageError, match="2 sequences got tokens for 3"):
         runner.prefill(random_tokens(3, 4), state)
+    for lengths in ([0, 4], [4, 5], [4]):
+        with pytest.raises(UsageError, match="allowed: 1 to 4"):
+            runner.prefill(random_tokens(2, 4), state, torch.tensor(lengths))
 
 
 def test_a_missing_tensor_is_an_error_and_not_random_numbers(tmp_path: Path) -> None:
