@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.errors import UsageError, unknown
+from harness.contract.hf_config import MODEL_TYPES, fields_from_hf, rope_from_hf, to_hf
+from harness.errors import UsageError
 
-MODEL_TYPES = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa")
+__all__ = ["MODEL_TYPES", "ModelConfig", "RopeConfig"]
 
 
 class RopeConfig(msgspec.Struct, frozen=True):
@@ -62,7 +63,7 @@ class ModelConfig(msgspec.Struct, frozen=True):
     rope: RopeConfig = RopeConfig()
     rope_interleave: bool = True
 
-    mlp_layer_types: tuple[str, ...] = ()
+    mlp_layer_types: tuple[Literal["dense", "sparse"], ...] = ()
     """Per layer `dense` or `sparse` (mixture of experts)."""
     moe_intermediate_size: int = 0
     n_routed_experts: int = 0
@@ -109,23 +110,48 @@ class ModelConfig(msgspec.Struct, frozen=True):
         Raises UsageError for a model type outside the family, a missing or wrongly typed dimension,
         or a feature that this model definition does not have (named in the message).
         """
-        model_type = raw.get("model_type", "")
-        if model_type not in MODEL_TYPES:
-            raise unknown("model_type", str(model_type), MODEL_TYPES, where)
-        fields = {name: raw[name] for name in cls.__struct_fields__ if raw.get(name) is not None}
-        fields |= _defaults_of(model_type, raw)
-        fields |= {
-            "rope": _rope(raw, where),
-            "mlp_layer_types": _mlp_layer_types(raw),
-            "fp8_block": _fp8_block(raw, where),
-            "torch_dtype": raw.get("dtype") or raw.get("torch_dtype") or "float32",
-            "eos_token_id": _first(raw.get("eos_token_id")),
-        }
-        _refuse_other_features(raw, where)
+        fields = fields_from_hf(raw, cls.__struct_fields__, where)
         try:
-            return msgspec.convert(fields, cls)
+            rope = msgspec.convert(rope_from_hf(raw), RopeConfig)
+            config = msgspec.convert(fields | {"rope": rope}, cls)
         except msgspec.ValidationError as error:
             raise UsageError(f"not a usable model config: {error}", where) from None
+        problems = config.problems()
+        if problems:
+            raise UsageError("not a usable model config: " + "; ".join(problems), where)
+        return config
+
+    def to_hf(self) -> dict[str, Any]:
+        """The content of a `config.json` that transformers reads as this model."""
+        return to_hf(self)
+
+    def problems(self) -> list[str]:
+        """What is wrong between fields, each a short sentence naming them; empty for a usable config."""
+        sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_lora_rank", "v_head_dim")
+        found = [f"{name} is {getattr(self, name)}, it must be at least 1" for name in sizes if getattr(self, name) < 1]
+        if self.qk_rope_head_dim < 2 or self.qk_rope_head_dim % 2:
+            found.append(f"qk_rope_head_dim is {self.qk_rope_head_dim}, it must be even and at least 2")
+        if len(self.mlp_layer_types) != self.num_hidden_layers:
+            found.append(f"mlp_layer_types has {len(self.mlp_layer_types)} entries for {self.num_hidden_layers} layers")
+        if self.has_indexer and (self.index_n_heads < 1 or self.index_head_dim < self.qk_rope_head_dim):
+            found.append(
+                f"index_n_heads is {self.index_n_heads} and index_head_dim {self.index_head_dim}; "
+                f"allowed: at least 1, and at least qk_rope_head_dim {self.qk_rope_head_dim}"
+            )
+        return found + (self._router_problems() if "sparse" in self.mlp_layer_types else [])
+
+    def _router_problems(self) -> list[str]:
+        experts, groups, kept = self.n_routed_experts, self.n_group, self.topk_group
+        if groups < 1 or experts < 1 or experts % groups:
+            return [f"n_routed_experts {experts} is not a multiple of n_group {groups}"]
+        if not 1 <= kept <= groups:
+            return [f"topk_group is {kept}; allowed: 1 to n_group, {groups}"]
+        if self.topk_method == "noaux_tc" and experts // groups < 2:
+            return [f"groups of {experts // groups} expert; noaux_tc ranks a group by its two best"]
+        within = experts if self.topk_method == "greedy" else experts // groups * kept
+        if not 1 <= self.num_experts_per_tok <= within:
+            return [f"num_experts_per_tok is {self.num_experts_per_tok}; allowed: 1 to {within}"]
+        return []
 
     @classmethod
     def read(cls, directory: Path) -> ModelConfig:
@@ -138,71 +164,3 @@ class ModelConfig(msgspec.Struct, frozen=True):
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"not valid JSON: {error}", str(path)) from None
         return cls.from_hf(raw, str(path))
-
-
-def _defaults_of(model_type: str, raw: dict[str, Any]) -> dict[str, Any]:
-    """What the model type alone decides (transformers keeps these in code, not in config.json)."""
-    if model_type == "deepseek_v2":
-        # transformers' V2 never renormalises the routing weights, whatever norm_topk_prob says.
-        return {
-            "scoring_func": "softmax",
-            "topk_method": raw.get("topk_method") or "greedy",
-            "norm_topk_prob": False,
-            "n_group": raw.get("n_group") or 1,
-            "topk_group": raw.get("topk_group") or 1,
-        }
-    router = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": raw.get("norm_topk_prob", True)}
-    if model_type == "glm_moe_dsa":
-        return router | {"indexer_rope_interleave": raw.get("indexer_rope_interleave", True)}
-    return router
-
-
-def _rope(raw: dict[str, Any], where: str) -> RopeConfig:
-    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` + `rope_scaling` (before)."""
-    merged = (
-        {"rope_theta": raw.get("rope_theta", 10_000.0)}
-        | (raw.get("rope_scaling") or {})
-        | (raw.get("rope_parameters") or {})
-    )
-    merged["rope_type"] = merged.get("rope_type") or merged.pop("type", None) or "default"
-    known = {name: merged[name] for name in RopeConfig.__struct_fields__ if merged.get(name) is not None}
-    try:
-        return msgspec.convert(known, RopeConfig)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"rope parameters: {error}", where) from None
-
-
-def _mlp_layer_types(raw: dict[str, Any]) -> list[str]:
-    if raw.get("mlp_layer_types"):
-        return raw["mlp_layer_types"]
-    layers = raw.get("num_hidden_layers") or 0
-    default_dense = 0 if raw["model_type"] == "deepseek_v2" else 3
-    dense = raw.get("first_k_dense_replace")
-    dense = layers if not raw.get("n_routed_experts") else min(default_dense if dense is None else dense, layers)
-    return ["dense"] * dense + ["sparse"] * (layers - dense)
-
-
-def _fp8_block(raw: dict[str, Any], where: str) -> tuple[int, int] | None:
-    quantization = raw.get("quantization_config")
-    if not quantization:
-        return None
-    if quantization.get("quant_method") != "fp8":
-        raise unknown("quant_method", str(quantization.get("quant_method")), ["fp8"], where)
-    rows, columns = quantization.get("weight_block_size") or (128, 128)
-    return rows, columns
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value else value
-
-
-def _refuse_other_features(raw: dict[str, Any], where: str) -> None:
-    """Features that would change the numbers and that this model definition does not have."""
-    if raw.get("hidden_act", "silu") != "silu":
-        raise unknown("hidden_act", str(raw["hidden_act"]), ["silu"], where)
-    if raw.get("mlp_bias"):
-        raise UsageError("mlp_bias is true; allowed: false", where)
-    if any(kind == "shared" for kind in raw.get("indexer_types") or ()):
-        raise UsageError("indexer_types has 'shared' layers (top-k shared across layers); allowed: full", where)
-    if raw.get("moe_layer_freq", 1) != 1:
-        raise UsageError(f"moe_layer_freq is {raw['moe_layer_freq']}; allowed: 1", where)

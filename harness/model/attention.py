@@ -64,9 +64,7 @@ class Attention(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, positions: Positions, cache: LayerCache | None = None) -> Tensor:
         """[B, T, D], normed -> [B, T, D]. With a cache the tokens are appended to it and see what it holds."""
-        projected = self.project(hidden_BTD, positions)
-        keys = self.store(projected, cache)
-        return self.output(self.parts.form.attend(self.call(projected, keys)))
+        return self.attend(self.project(hidden_BTD, positions), cache)
 
     def project(self, hidden_BTD: Tensor, positions: Positions) -> Projected:
         """Queries and keys of the tokens, rotated."""
@@ -110,6 +108,11 @@ class Attention(nn.Module):
         weight = self.parts.precision.dense_weight(self.kv_b_proj)
         weight_HXC = weight.unflatten(0, (self.config.num_attention_heads, -1))
         return weight_HXC[:, : self.config.qk_nope_head_dim], weight_HXC[:, self.config.qk_nope_head_dim :]
+
+    def attend(self, projected: Projected, cache: LayerCache | None = None) -> Tensor:
+        """[B, T, D]: store the projected tokens, attend, and project the result back."""
+        keys = self.store(projected, cache)
+        return self.output(self.parts.form.attend(self.call(projected, keys)))
 
     def store(self, projected: Projected, cache: LayerCache | None) -> Keys:
         """Append the tokens to the cache and return what attention reads; without a cache the tokens themselves."""

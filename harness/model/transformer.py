@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from harness.contract.cache import LayerCache
 from harness.contract.config import ModelConfig
 from harness.contract.span import Span
-from harness.model.attention import Attention, Positions
+from harness.model.attention import Attention, Positions, Projected
 from harness.model.layers import Mlp, Parts, RmsNorm
 from harness.model.moe import Moe, Routing
 from harness.model.rotary import Rotary
@@ -20,8 +20,8 @@ from harness.model.rotary import Rotary
 class Observer(Protocol):
     """What training code may watch during a forward pass, layer by layer."""
 
-    def attention(self, layer: int, attention: Attention, hidden_BTD: Tensor, positions: Positions) -> None:
-        """The normed input of a layer's attention; see `harness.model.observation` for what to make of it."""
+    def attention(self, layer: int, attention: Attention, projected: Projected) -> None:
+        """A layer's projected tokens, before it attends; see `observation.view_indexer` for what to make of them."""
 
     def routing(self, layer: int, routing: Routing) -> None:
         """Where the router of a mixture-of-experts layer sent the tokens."""
@@ -43,10 +43,10 @@ class Layer(nn.Module):
         self, hidden_BTD: Tensor, positions: Positions, cache: LayerCache | None, observer: Observer | None
     ) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        normed_BTD = self.input_layernorm(hidden_BTD)
+        projected = self.self_attn.project(self.input_layernorm(hidden_BTD), positions)
         if observer is not None:
-            observer.attention(self.index, self.self_attn, normed_BTD, positions)
-        attended_BTD = self.self_attn(normed_BTD, positions, cache)
+            observer.attention(self.index, self.self_attn, projected)
+        attended_BTD = self.self_attn.attend(projected, cache)
         normed_BTD, hidden_BTD = self.post_attention_layernorm.add(attended_BTD, hidden_BTD)
         return hidden_BTD + self.feed_forward(normed_BTD, observer)
 
