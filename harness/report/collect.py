@@ -1,0 +1,114 @@
+"""Stored runs brought together: one table per suite table, the newest record of every cell in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from harness.records.record import Metric, Record, Status
+from harness.records.store import RunFolder, RunHeader
+from harness.suite.variant import Variant
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What makes two records of one cell unlike: weights and machine."""
+
+    checkpoint: str
+    machine: str
+    device: str
+    threads: int | None
+
+    @classmethod
+    def of(cls, record: Record) -> Origin:
+        """The origin that a record's context tells."""
+        machine = record.context.get("machine", {})
+        name = f"{machine.get('gpu_name') or machine.get('cpu_model', 'unknown machine')}"
+        device = record.context.get("device") or machine.get("device", "cpu")
+        return cls(record.checkpoint.get("sha256", ""), name, device, record.context.get("threads"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record, with the run that it comes from."""
+
+    record: Record
+    run: str
+    header: RunHeader
+    origin: Origin
+
+    @property
+    def question(self) -> tuple[str, Origin]:
+        """What all variants of one workload share: the cell's id without its variant, and where it ran."""
+        return self.record.cell.rpartition(":")[0], self.origin
+
+    @property
+    def kind(self) -> str:
+        """The workload's kind."""
+        return str(self.record.workload["kind"])
+
+    def metric(self, name: str) -> Metric | None:
+        """One metric, if the record has it."""
+        return self.record.metrics.get(name)
+
+    def value(self, name: str) -> float | None:
+        """One metric's value; None unless the cell passed and the metric may be given."""
+        metric = self.metric(name)
+        return metric.value if metric is not None and self.record.status == Status.PASSED else None
+
+
+@dataclass
+class TableData:
+    """Everything that one table of the report is made of."""
+
+    suite: str
+    name: str
+    suite_question: str
+    question: str
+    baseline: Variant
+    variants: list[Variant]
+    expected: int = 0
+    """How many cells the newest run's suite has in this table."""
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def origins(self) -> list[Origin]:
+        """Unlike checkpoints and machines, in the order in which they came."""
+        return list(dict.fromkeys(entry.origin for entry in self.entries))
+
+    @cached_property
+    def baselines(self) -> dict[tuple[str, Origin], Entry]:
+        """The baseline's record of every workload, weights and machine."""
+        return {entry.question: entry for entry in self.entries if entry.record.variant == self.baseline}
+
+    def ratio(self, entry: Entry, name: str) -> float | None:
+        """A metric over the baseline's; None when either may not be given."""
+        baseline = self.baselines.get(entry.question)
+        own, base = entry.value(name), baseline.value(name) if baseline else None
+        return None if own is None or not base else own / base
+
+
+def collect(runs: Sequence[RunFolder]) -> list[TableData]:
+    """One `TableData` a (suite, table), in the order of the runs; records of later runs replace earlier ones."""
+    tables: dict[tuple[str, str], TableData] = {}
+    newest: dict[tuple[str, str], dict[tuple[str, Origin], Entry]] = {}
+    for run in sorted(runs, key=lambda run: run.header.started):
+        for name, header in run.header.tables.items():
+            key = (run.header.name, name)
+            known = tables.get(key)
+            variants = list(dict.fromkeys([*header.variants, *(known.variants if known else [])]))
+            question = str(run.header.suite.get("question", ""))
+            tables[key] = TableData(*key, question, header.question, header.baseline, variants, header.cells)
+        for record in run.records():
+            entry = Entry(record, run.path.name, run.header, Origin.of(record))
+            newest.setdefault((run.header.name, record.table), {})[record.cell, entry.origin] = entry
+    for key, table in tables.items():
+        table.entries = sorted(newest.get(key, {}).values(), key=lambda entry: _place(entry, table))
+    return [table for table in tables.values() if table.entries]
+
+
+def _place(entry: Entry, table: TableData) -> tuple[int, int, int]:
+    workload, variant = entry.record.workload, entry.record.variant
+    position = table.variants.index(variant) if variant in table.variants else len(table.variants)
+    return workload.get("length") or 0, workload.get("batch") or 0, position

@@ -1,0 +1,155 @@
+"""Which columns a table has: metrics of all workload kinds that met at one length and batch, in blocks.
+
+The first block answers the question (latency with accuracy beside it); the others hold what explains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.records.metrics import METRICS
+from harness.records.statistics import STATISTICS, quantile
+from harness.report.collect import Entry, TableData
+
+COORDINATES = ("kind", "length", "batch", "tasks")
+"""Workload keys that rows or column headers show anyway."""
+
+BLOCKS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    ("", (("ttft", "p50"), ("tpot", "p50"), ("output_rate", ""))),
+    ("equivalence to the baseline", (("logits_rel_l2", ""), ("kl", "mean"), ("kl", "p99"), ("top1_agreement", ""),
+                                     ("first_difference", ""))),
+    ("memory", (("cache_bytes_per_token", ""), ("cache_bytes", ""), ("peak_memory", ""), ("peak_memory_growth", ""),
+                ("weight_bytes", ""))),
+    ("tails and rates", (("ttft", "p90"), ("ttft", "p99"), ("tpot", "p90"), ("tpot", "p99"), ("prompt_rate", ""),
+                         ("output_rate_per_device", ""))),
+    ("check of the timed answers", (("rel_l2_vs_reference", ""),)),
+)  # fmt: skip
+"""Title of a block, and its (metric, statistic) columns; an empty statistic is the metric's own."""
+
+MAIN = {"prefill": "ttft", "decode": "tpot", "generate": "output_rate", "equivalence": "logits_rel_l2"}
+"""The metric whose column says how a cell of this kind ended, and is there even when no cell has a number."""
+
+SIZES = ("cache_bytes", "cache_bytes_per_token", "weight_bytes")
+"""Exact byte counts: one value in all rows needs no column."""
+
+UNTIMED = ("accuracy", "equivalence")
+"""Kinds whose batch size is no part of their question: they stand beside every batch of their length."""
+
+
+@dataclass(frozen=True)
+class MetricColumn:
+    """One metric of one kind of workload; `detail` tells apart workloads of a kind that differ in more than shape."""
+
+    kind: str
+    detail: tuple[tuple[str, Any], ...]
+    task: str
+    metric: str
+    statistic: str
+    """A percentile or mean to show instead of the metric's own statistic; no ratio and spread then."""
+
+    @property
+    def is_main(self) -> bool:
+        """True for the column that says how a cell ended."""
+        return not self.derived and (self.kind == "accuracy" or MAIN[self.kind] == self.metric)
+
+    @property
+    def is_size(self) -> bool:
+        """True for exact byte counts, which have no spread."""
+        return self.metric in SIZES
+
+    @property
+    def derived(self) -> bool:
+        """True for further statistics of samples whose main value stands in another column."""
+        return self.statistic not in ("", "p50", "mean")
+
+    def shows(self, entry: Entry) -> bool:
+        """Whether a record belongs into this column (whether or not it has the metric)."""
+        workload = entry.record.workload
+        same_task = entry.kind == self.kind and workload.get("tasks", "") == self.task
+        return same_task and all(workload.get(key) == value for key, value in self.detail)
+
+    def header(self, shared_metric: bool) -> str:
+        """The header without its unit; names the kind when another column shows the same metric."""
+        spec = METRICS.get(self.metric)
+        name = " ".join(part for part in (self.task, spec.header if spec else self.metric, self.statistic) if part)
+        detail = [self.kind] if shared_metric and self.kind != "accuracy" else []
+        return ", ".join([name, *detail, *(f"{key} {value}" for key, value in self.detail)])
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns that stand together."""
+
+    title: str
+    columns: list[MetricColumn]
+
+
+Group = tuple[str, tuple[tuple[str, Any], ...], str]
+"""(kind, detail, task): workloads that share their columns."""
+
+
+def blocks_of(table: TableData) -> list[Block]:
+    """All blocks that have a column; accuracy goes into the first, beside latency."""
+    groups = _groups(table.entries)
+    blocks = []
+    for title, wanted in BLOCKS:
+        columns = [
+            MetricColumn(*group, metric, statistic)
+            for metric, statistic in wanted
+            for group, entries in groups.items()
+            if group[0] != "accuracy" and _wanted(group, metric, entries)
+        ]
+        blocks.append(Block(title, columns + (_accuracy_columns(groups) if not title else [])))
+    return [block for block in blocks if block.columns]
+
+
+def _wanted(group: Group, metric: str, entries: Sequence[Entry]) -> bool:
+    """The output rate of a single sequence says what TPOT says; it stands there only when batches are the question."""
+    kind = group[0]
+    if kind == "decode" and metric.startswith("output_rate"):
+        return any(entry.record.workload.get("batch", 1) > 1 for entry in entries)
+    return MAIN[kind] == metric or any(entry.metric(metric) for entry in entries)
+
+
+def statistic_of(entry: Entry, column: MetricColumn) -> float | None:
+    """The number that a column shows of a record, in stored units; None when there is none."""
+    metric = entry.metric(column.metric)
+    if metric is None or metric.value is None or not column.statistic:
+        return None if metric is None else metric.value
+    percent = column.statistic.removeprefix("p")
+    if percent.isdigit():
+        return quantile(metric.samples, int(percent) / 100)
+    return STATISTICS[column.statistic](metric.samples)
+
+
+def _groups(entries: Sequence[Entry]) -> dict[Group, list[Entry]]:
+    groups: dict[Group, list[Entry]] = {}
+    kinds = dict.fromkeys(entry.kind for entry in entries)
+    for kind in kinds:
+        own = [entry for entry in entries if entry.kind == kind]
+        keys = [key for key in varying_keys(own) if key not in COORDINATES]
+        for entry in own:
+            workload = entry.record.workload
+            detail = tuple((key, workload.get(key)) for key in keys)
+            groups.setdefault((kind, detail, str(workload.get("tasks", ""))), []).append(entry)
+    return groups
+
+
+def varying_keys(entries: Iterable[Entry]) -> list[str]:
+    """Workload keys that have more than one value among `entries`."""
+    workloads = [entry.record.workload for entry in entries]
+    keys = dict.fromkeys(key for workload in workloads for key in workload)
+    return [key for key in keys if len({str(workload.get(key)) for workload in workloads}) > 1]
+
+
+def _accuracy_columns(groups: dict[Group, list[Entry]]) -> list[MetricColumn]:
+    """Every metric that lm-eval gives for a task; the choices' log-loss last."""
+    columns = []
+    for group, entries in groups.items():
+        if group[0] == "accuracy":
+            names = dict.fromkeys(name for entry in entries for name in entry.record.metrics)
+            columns += [MetricColumn(*group, name, "") for name in sorted(names, key=lambda name: name == "log_loss")]
+            columns += [] if names else [MetricColumn(*group, "", "")]
+    return columns

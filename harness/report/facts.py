@@ -1,0 +1,174 @@
+"""The lines around a table: what holds for all of it, and what a reader needs to judge its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from harness.records.record import Status
+from harness.records.statistics import relative_spread
+from harness.report.collect import Entry, Origin, TableData
+from harness.report.columns import COORDINATES, UNTIMED, varying_keys
+from harness.suite.variant import AXES, Variant
+
+NOISY = 0.05
+"""Relative spread above which a reader is told not to trust small differences."""
+
+LEGEND = (
+    "* best (with all within its noise), x ratio to the baseline, ± half the interquartile range; "
+    "accuracy: ± standard error, then the change in points"
+)
+
+
+def above(table: TableData, everywhere: Iterable[str]) -> list[str]:
+    """What is the same in every row, and which row is the baseline."""
+    axes = varying_axes(table)
+    fixed = [f"{axis} {getattr(table.variants[0], axis)}" for axis in AXES if axis not in axes]
+    lines = [", ".join([*fixed, *_fixed_shapes(table), *everywhere])]
+    lines += [f"{kind}: {text}" for kind, text in _fixed_workload_keys(table).items()]
+    if axes:
+        lines.append(f"baseline: {variant_label(table.baseline, axes)}")
+    return [line for line in lines if line]
+
+
+def below(table: TableData) -> list[str]:
+    """Where the numbers come from, how sure they are, and what is missing."""
+    lines = [f"{label}{_origin_line(table, origin)}" for label, origin in _labelled(table)]
+    lines += [_runs_line(table), _software_line(table), *_checked_lines(table), _noise_line(table), *_missing(table)]
+    return [line for line in lines if line]
+
+
+def variant_label(variant: Variant, axes: Iterable[str]) -> str:
+    """A variant by the axes that tell it from the others of its table."""
+    return ", ".join(f"{axis} {getattr(variant, axis)}" for axis in axes)
+
+
+def varying_axes(table: TableData) -> list[str]:
+    """Axes on which the table's variants differ."""
+    return [axis for axis in AXES if len({getattr(variant, axis) for variant in table.variants}) > 1]
+
+
+# --- above ----------------------------------------------------------------------------------------
+
+
+def _fixed_shapes(table: TableData) -> list[str]:
+    """Length and batch, where a single one leaves nothing to put into a row label."""
+    timed = [entry for entry in table.entries if entry.kind not in UNTIMED]
+    shapes = {
+        "length": {entry.record.workload.get("length") for entry in table.entries},
+        "batch": {entry.record.workload.get("batch") for entry in timed},
+    }
+    return [f"{key} {value:,}" for key, values in shapes.items() if len(values) == 1 and (value := values.pop())]
+
+
+def _fixed_workload_keys(table: TableData) -> dict[str, str]:
+    """For every kind, what its workloads have in common besides their shape."""
+    lines = {}
+    for kind in dict.fromkeys(entry.kind for entry in table.entries):
+        own = [entry for entry in table.entries if entry.kind == kind]
+        hidden = {*COORDINATES, *varying_keys(own)} - ({"batch"} if kind in UNTIMED else set())
+        fixed = {key: value for key, value in own[0].record.workload.items() if key not in hidden}
+        lines[kind] = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fixed.items())
+    return {kind: text for kind, text in lines.items() if text}
+
+
+# --- below ----------------------------------------------------------------------------------------
+
+
+def _labelled(table: TableData) -> list[tuple[str, Origin]]:
+    """`run A: ` before each origin, where there are several."""
+    several = len(table.origins) > 1
+    return [(f"run {chr(ord('A') + index)}: " if several else "", one) for index, one in enumerate(table.origins)]
+
+
+def _origin_line(table: TableData, origin: Origin) -> str:
+    record = next(entry.record for entry in table.entries if entry.origin == origin)
+    machine: dict[str, Any] = record.context.get("machine", {})
+    memory = f", {machine['memory_bytes'] / 2**30:.0f} GiB" if machine.get("memory_bytes") else ""
+    cpus = f" ({machine['cpu_count']} CPUs{memory})" if machine.get("cpu_count") else ""
+    threads = f"{origin.threads} thread{'s' if origin.threads != 1 else ''}" if origin.threads else "threads unknown"
+    checkpoint = record.checkpoint
+    model = (
+        f"{checkpoint.get('name', 'unknown checkpoint')} ({checkpoint.get('model_type', '?')}, {_weights(checkpoint)})"
+    )
+    return f"{origin.machine}{cpus}, {threads}, device {origin.device}; checkpoint {model}"
+
+
+def _weights(checkpoint: dict[str, Any]) -> str:
+    digest = f"sha256 {checkpoint.get('sha256', '?')[:12]}"
+    return (
+        f"random weights of seed {checkpoint.get('seed')}, {digest}" if checkpoint.get("source") == "preset" else digest
+    )
+
+
+def _runs_line(table: TableData) -> str:
+    runs = {entry.run: entry for entry in table.entries}
+    return "; ".join(
+        f"{name}, {entry.header.started.replace('T', ' ')[:16]} UTC, {_git(entry)}" for name, entry in runs.items()
+    )
+
+
+def _git(entry: Entry) -> str:
+    git = entry.record.context.get("git") or {}
+    if not git:
+        return "no git state"
+    return f"commit {git.get('commit', '?')[:12]}{' with uncommitted changes' if git.get('dirty') else ''}"
+
+
+def _software_line(table: TableData) -> str:
+    """Versions that all records share; unlike ones are listed with a slash."""
+    names = ("python", "torch", "transformers", "lm_eval")
+    found = {
+        name: dict.fromkeys(entry.record.context.get("versions", {}).get(name) for entry in table.entries)
+        for name in names
+    }
+    return ", ".join(f"{name} {'/'.join(filter(None, values))}" for name, values in found.items() if any(values))
+
+
+def _checked_lines(table: TableData) -> list[str]:
+    """What timed answers were held against, and which were held against nothing."""
+    axes = varying_axes(table)
+    references: dict[str, None] = {}
+    unchecked: dict[str, list[str]] = {}
+    for entry in table.entries:
+        against = str(entry.record.context.get("held_against", ""))
+        if entry.kind in UNTIMED or not against or entry.record.status != Status.PASSED:
+            continue
+        if not against.startswith("nothing"):
+            references[variant_label(Variant.from_id(against.rpartition(":")[2]), axes)] = None
+        elif "stored no answer" in against:
+            unchecked.setdefault("its reference stored no answer", []).append(entry.record.cell)
+    lines = [f"answers checked after timing against: {' | '.join(references)}"] if references else []
+    return lines + [f"not checked, {why}: {', '.join(cells)}" for why, cells in unchecked.items()]
+
+
+def _noise_line(table: TableData) -> str:
+    """The typical and the largest spread of the times, in words."""
+    spreads = [
+        relative_spread(metric.samples)
+        for entry in table.entries
+        for name in ("ttft", "tpot")
+        if (metric := entry.metric(name)) is not None and len(metric.samples) > 1
+    ]
+    if not spreads:
+        return ""
+    typical, worst = sorted(spreads)[len(spreads) // 2], max(spreads)
+    text = f"noise: spread of the times typically ±{100 * typical:.1f}%, at most ±{100 * worst:.1f}%"
+    counts = [
+        len(m.samples)
+        for entry in table.entries
+        for name in ("ttft", "tpot")
+        if (m := entry.metric(name)) and m.samples
+    ]
+    text += (
+        f", over {min(counts)} to {max(counts)} samples a cell"
+        if min(counts) != max(counts)
+        else f", over {counts[0]} samples a cell"
+    )
+    return text + ("; do not read differences smaller than that" if worst > NOISY else "")
+
+
+def _missing(table: TableData) -> list[str]:
+    """Cells of the suite that have no record: the run was interrupted, or is still going on."""
+    lacking = table.expected - len({entry.record.cell for entry in table.entries})
+    return [f"{lacking} of {table.expected} cells have no record: the run did not finish"] if lacking > 0 else []

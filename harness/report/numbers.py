@@ -1,0 +1,87 @@
+"""Numbers as an expert reads them: three significant digits, and one sensible unit for a whole column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.records.record import Metric
+from harness.records.statistics import quantile, relative_spread
+
+STEPS = {
+    "ms": [("µs", 1e-3, 0.0), ("ms", 1.0, 0.1), ("s", 1e3, 1e4)],
+    "bytes": [("B", 1.0, 0.0), ("KiB", 2.0**10, 2.0**10), ("MiB", 2.0**20, 2.0**20), ("GiB", 2.0**30, 2.0**30)],
+}
+"""Stored unit -> (shown unit, its size in stored units, from which typical value on it is used)."""
+
+UNCERTAIN = "±?"
+"""Shown instead of a spread when there is a single sample."""
+
+
+def unit_for(unit: str, values: Sequence[float]) -> tuple[str, float]:
+    """The unit to show values in, and what to divide them by.
+
+    >>> unit_for("bytes/token", [4096.0, 8192.0])
+    ('KiB/token', 1024.0)
+    """
+    if unit == "fraction":
+        return "%", 0.01
+    base, slash, per = unit.partition("/")
+    if base not in STEPS or not values:
+        return unit, 1.0
+    typical = quantile([abs(value) for value in values], 0.5)
+    name, size, _ = [step for step in STEPS[base] if typical >= step[2]][-1]
+    return name + slash + per, size
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Three significant digits, without an exponent between 0.001 and a million.
+
+    >>> [number(value) for value in (0.0, 3.14159, 41.26, 12345.0, 1.0e-6)]
+    ['0', '3.14', '41.3', '12,300', '1.0e-06']
+    """
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -3 <= magnitude < 6:
+        return f"{value:.1e}"
+    rounded = round(value, digits - 1 - magnitude)
+    if magnitude >= digits - 1:
+        return f"{rounded:,.0f}"
+    return f"{rounded:.{digits - 1 - magnitude}f}"
+
+
+def ratio(value: float) -> str:
+    """A ratio to the baseline.
+
+    >>> [ratio(value) for value in (1.0, 0.4567, 12.34, 113.2, 0.00894)]
+    ['x1.00', 'x0.46', 'x12.3', 'x113', 'x0.0089']
+    """
+    if value >= 100:
+        return f"x{value:,.0f}"
+    if value >= 10:
+        return f"x{value:.1f}"
+    if value >= 0.1 or value == 0:
+        return f"x{value:.2f}"
+    return f"x{value:.2g}"
+
+
+def spread(samples: Sequence[float]) -> str:
+    """Half the interquartile range in percent of the median.
+
+    >>> spread([90.0, 100.0, 110.0])
+    '±5%'
+    """
+    if len(samples) < 2:
+        return UNCERTAIN
+    percent = 100 * relative_spread(samples)
+    return f"±{percent:.1f}%" if percent < 0.95 else f"±{percent:.0f}%"
+
+
+def standard_error(metric: Metric) -> float | None:
+    """Of a mean over documents: sample standard deviation over the root of their number; None for other metrics."""
+    count = len(metric.samples)
+    if metric.statistic != "mean" or count < 2:
+        return None
+    mean = sum(metric.samples) / count
+    return math.sqrt(sum((sample - mean) ** 2 for sample in metric.samples) / (count - 1) / count)
