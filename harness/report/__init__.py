@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from harness.contract.columns import Column
     from harness.records.store import RunFolder
     from harness.report.collect import TableData
+    from harness.report.grid import Layout
 
 FORMATS = ("terminal", "markdown", "csv", "json")
 
@@ -42,17 +43,22 @@ def render(runs: Sequence[RunFolder], format: str, width: int = 100, columns: Se
 
 def _tables(tables: Sequence[TableData], format: str, width: int, columns: Sequence[Column]) -> str:
     """Every suite's question, then its tables."""
-    import textwrap
-
     from harness.report.grid import make_grid
-    from harness.report.markdown import table_markdown
-    from harness.report.terminal import table_text
 
+    layout = _layout(format, width)
     parts = []
     for number, table in enumerate(tables):
         if number == 0 or tables[number - 1].suite != table.suite:
-            title = f"{table.suite}: {table.suite_question}"
-            parts.append(f"## {title}" if format == "markdown" else textwrap.fill(title, width))
-        grid = make_grid(table, columns)
-        parts.append(table_markdown(table, grid) if format == "markdown" else table_text(table, grid, width))
-    return "\n\n".join(parts) if format == "markdown" else "\n\n\n".join(parts)
+            parts.append(layout.title(f"{table.suite}: {table.suite_question}"))
+        parts.append(layout.table(table, make_grid(table, columns)))
+    return layout.separator.join(parts)
+
+
+def _layout(format: str, width: int) -> Layout:
+    if format == "markdown":
+        from harness.report.markdown import Markdown
+
+        return Markdown()
+    from harness.report.terminal import Terminal
+
+    return Terminal(width)

@@ -10,7 +10,7 @@ from harness.records.record import Metric, Status
 from harness.records.statistics import relative_spread
 from harness.report import numbers
 from harness.report.collect import Entry
-from harness.report.columns import MetricColumn, statistic_of
+from harness.report.columns import MetricColumn, statistics_of
 from harness.report.rows import Rows
 
 NOTHING = "-"
@@ -106,12 +106,12 @@ class MetricText:
         return Shown(self._parts(entry, metric), best)
 
     def _parts(self, entry: Entry, metric: Metric) -> tuple[str, ...]:
-        value = statistic_of(entry, self.column)
-        text = NOTHING if value is None else numbers.number(value / self.size)
+        texts = [numbers.number(value / self.size) for value in statistics_of(entry, self.column)]
+        if not texts or self.column.bare:
+            return tuple(texts) or (NOTHING,)
+        text = texts[0]
         if self.column.kind == "accuracy":
             return text, self._error(metric), self._change(entry)
-        if self.column.derived or self.column.kind == "equivalence" or self.column.metric == "rel_l2_vs_reference":
-            return (text,)
         if metric.statistic != "median":
             return text, self._ratio(entry)
         return text, self._ratio(entry), numbers.spread(metric.samples)
@@ -137,7 +137,7 @@ class MetricText:
     def _best(self) -> set[int]:
         """Rows that are best of their group, those within the noise included; none when that is all of them."""
         better = next((metric.better for metric in self._metrics()), "neither")
-        if better == "neither" or self.column.derived or self.column.metric == "rel_l2_vs_reference":
+        if better == "neither" or self.column.bare:
             return set()
         best: set[int] = set()
         for group in self.rows.groups:
@@ -160,7 +160,7 @@ class MetricText:
         """How far a value may be off by its own samples, in stored units."""
         entry = self.entries[index]
         metric = entry.metric(self.column.metric) if entry else None
-        if metric is None or self.column.kind == "equivalence":
+        if metric is None:
             return 0.0
         if metric.statistic == "median":
             return relative_spread(metric.samples) * abs(self.values[index] or 0.0)

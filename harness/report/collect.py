@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from harness.records.record import Metric, Record, Status
 from harness.records.store import RunFolder, RunHeader
-from harness.suite.variant import Variant
+from harness.suite.variant import AXES, Variant
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,13 @@ class Origin:
     threads: int | None
 
     @classmethod
-    def of(cls, record: Record) -> Origin:
-        """The origin that a record's context tells."""
-        machine = record.context.get("machine", {})
+    def of(cls, record: Record, run: dict[str, Any]) -> Origin:
+        """The origin that a record's context tells, or the run's where no worker got as far as telling."""
+        context = {**run, **record.context}
+        machine = context.get("machine", {})
         name = f"{machine.get('gpu_name') or machine.get('cpu_model', 'unknown machine')}"
-        device = record.context.get("device") or machine.get("device", "cpu")
-        return cls(record.checkpoint.get("sha256", ""), name, device, record.context.get("threads"))
+        device = context.get("device") or machine.get("device", "cpu")
+        return cls(record.checkpoint.get("sha256", ""), name, device, context.get("threads"))
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,21 @@ class TableData:
         return list(dict.fromkeys(entry.origin for entry in self.entries))
 
     @cached_property
+    def axes(self) -> list[str]:
+        """Axes that tell the variants apart; one that follows from another (kernels from engine) is left out."""
+        kept: list[str] = []
+        for axis in AXES:
+            names = {getattr(variant, axis) for variant in self.variants}
+            if len(names) > 1 and not any(self.follows(axis, other) for other in kept):
+                kept.append(axis)
+        return kept
+
+    def follows(self, axis: str, other: str) -> bool:
+        """Whether the option on `axis` is known once the one on `other` is."""
+        pairs = {(getattr(variant, other), getattr(variant, axis)) for variant in self.variants}
+        return len(pairs) == len({name for name, _ in pairs})
+
+    @cached_property
     def baselines(self) -> dict[tuple[str, Origin], Entry]:
         """The baseline's record of every workload, weights and machine."""
         return {entry.question: entry for entry in self.entries if entry.record.variant == self.baseline}
@@ -101,7 +118,7 @@ def collect(runs: Sequence[RunFolder]) -> list[TableData]:
             question = str(run.header.suite.get("question", ""))
             tables[key] = TableData(*key, question, header.question, header.baseline, variants, header.cells)
         for record in run.records():
-            entry = Entry(record, run.path.name, run.header, Origin.of(record))
+            entry = Entry(record, run.path.name, run.header, Origin.of(record, run.header.context))
             newest.setdefault((run.header.name, record.table), {})[record.cell, entry.origin] = entry
     for key, table in tables.items():
         table.entries = sorted(newest.get(key, {}).values(), key=lambda entry: _place(entry, table))

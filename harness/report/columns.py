@@ -20,19 +20,24 @@ BLOCKS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("", (("ttft", "p50"), ("tpot", "p50"), ("output_rate", ""))),
     ("equivalence to the baseline", (("logits_rel_l2", ""), ("kl", "mean"), ("kl", "p99"), ("top1_agreement", ""),
                                      ("first_difference", ""))),
-    ("memory", (("cache_bytes_per_token", ""), ("cache_bytes", ""), ("peak_memory", ""), ("peak_memory_growth", ""),
-                ("weight_bytes", ""))),
-    ("tails and rates", (("ttft", "p90"), ("ttft", "p99"), ("tpot", "p90"), ("tpot", "p99"), ("prompt_rate", ""),
+    ("memory", (("cache_bytes_per_token", ""), ("cache_bytes", ""), ("weight_bytes", ""), ("peak_memory", ""),
+                ("peak_memory_growth", ""))),
+    ("tails and rates", (("ttft", "p90 p99"), ("tpot", "p90 p99"), ("prompt_rate", ""),
                          ("output_rate_per_device", ""))),
-    ("check of the timed answers", (("rel_l2_vs_reference", ""),)),
 )  # fmt: skip
-"""Title of a block, and its (metric, statistic) columns; an empty statistic is the metric's own."""
+"""Title of a block, and its (metric, statistics) columns; an empty statistic is the metric's own."""
 
 MAIN = {"prefill": "ttft", "decode": "tpot", "generate": "output_rate", "equivalence": "logits_rel_l2"}
 """The metric whose column says how a cell of this kind ended, and is there even when no cell has a number."""
 
 SIZES = ("cache_bytes", "cache_bytes_per_token", "weight_bytes")
 """Exact byte counts: one value in all rows needs no column."""
+
+BARE = ("prompt_rate", "output_rate_per_device", "peak_memory")
+"""Shown as plain numbers: rates that say what a time says, and a peak that is mostly the runtime's own."""
+
+CACHE_OF = ("decode", "generate", "prefill")
+"""The kind whose allocated cache is shown: the first that the table has."""
 
 UNTIMED = ("accuracy", "equivalence")
 """Kinds whose batch size is no part of their question: they stand beside every batch of their length."""
@@ -47,7 +52,7 @@ class MetricColumn:
     task: str
     metric: str
     statistic: str
-    """A percentile or mean to show instead of the metric's own statistic; no ratio and spread then."""
+    """Statistics to show instead of the metric's own, several separated by spaces; no ratio and spread then."""
 
     @property
     def is_main(self) -> bool:
@@ -63,6 +68,11 @@ class MetricColumn:
     def derived(self) -> bool:
         """True for further statistics of samples whose main value stands in another column."""
         return self.statistic not in ("", "p50", "mean")
+
+    @property
+    def bare(self) -> bool:
+        """True for columns that explain another: no ratio, no spread, no best."""
+        return self.derived or self.kind == "equivalence" or self.metric in BARE
 
     def shows(self, entry: Entry) -> bool:
         """Whether a record belongs into this column (whether or not it has the metric)."""
@@ -98,30 +108,40 @@ def blocks_of(table: TableData) -> list[Block]:
         columns = [
             MetricColumn(*group, metric, statistic)
             for metric, statistic in wanted
-            for group, entries in groups.items()
-            if group[0] != "accuracy" and _wanted(group, metric, entries)
+            for group in groups
+            if group[0] != "accuracy" and _wanted(group, metric, statistic, groups)
         ]
         blocks.append(Block(title, columns + (_accuracy_columns(groups) if not title else [])))
     return [block for block in blocks if block.columns]
 
 
-def _wanted(group: Group, metric: str, entries: Sequence[Entry]) -> bool:
-    """The output rate of a single sequence says what TPOT says; it stands there only when batches are the question."""
-    kind = group[0]
-    if kind == "decode" and metric.startswith("output_rate"):
+def _wanted(group: Group, metric: str, statistic: str, groups: dict[Group, list[Entry]]) -> bool:
+    """Whether a column says something that no other says already."""
+    kind, entries = group[0], groups[group]
+    kinds = {other[0] for other in groups}
+    if kind == "decode" and metric.startswith("output_rate"):  # of a single sequence it is one over TPOT
         return any(entry.record.workload.get("batch", 1) > 1 for entry in entries)
-    return MAIN[kind] == metric or any(entry.metric(metric) for entry in entries)
+    if kind == "generate" and metric in ("ttft", "tpot") and kinds & {"prefill", "decode"}:
+        return False
+    if metric == "cache_bytes" and kind != next((one for one in CACHE_OF if one in kinds), ""):
+        return False
+    is_main = MAIN[kind] == metric and statistic in ("", "p50")
+    return is_main or any(entry.metric(metric) for entry in entries)
 
 
-def statistic_of(entry: Entry, column: MetricColumn) -> float | None:
-    """The number that a column shows of a record, in stored units; None when there is none."""
+def statistics_of(entry: Entry, column: MetricColumn) -> list[float]:
+    """The numbers that a column shows of a record, in stored units; empty when there are none."""
     metric = entry.metric(column.metric)
-    if metric is None or metric.value is None or not column.statistic:
-        return None if metric is None else metric.value
-    percent = column.statistic.removeprefix("p")
-    if percent.isdigit():
-        return quantile(metric.samples, int(percent) / 100)
-    return STATISTICS[column.statistic](metric.samples)
+    if metric is None or metric.value is None:
+        return []
+    if not column.statistic:
+        return [metric.value]
+    return [_statistic(metric.samples, name) for name in column.statistic.split()]
+
+
+def _statistic(samples: Sequence[float], name: str) -> float:
+    percent = name.removeprefix("p")
+    return quantile(samples, int(percent) / 100) if percent.isdigit() else STATISTICS[name](samples)
 
 
 def _groups(entries: Sequence[Entry]) -> dict[Group, list[Entry]]:

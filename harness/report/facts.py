@@ -9,25 +9,27 @@ from harness.records.record import Status
 from harness.records.statistics import relative_spread
 from harness.report.collect import Entry, Origin, TableData
 from harness.report.columns import COORDINATES, UNTIMED, varying_keys
+from harness.report.numbers import number
 from harness.suite.variant import AXES, Variant
 
 NOISY = 0.05
 """Relative spread above which a reader is told not to trust small differences."""
 
-LEGEND = (
-    "* best (with all within its noise), x ratio to the baseline, ± half the interquartile range; "
-    "accuracy: ± standard error, then the change in points"
-)
+LEGEND = "* best, with all that are within its noise; x ratio to the baseline; ± half the interquartile range"
+ACCURACY_LEGEND = "; accuracy: ± standard error, then the change from the baseline (points for %)"
+
+
+def legend(table: TableData) -> str:
+    """What marks and signs mean."""
+    return LEGEND + (ACCURACY_LEGEND if any(entry.kind == "accuracy" for entry in table.entries) else "")
 
 
 def above(table: TableData, everywhere: Iterable[str]) -> list[str]:
     """What is the same in every row, and which row is the baseline."""
-    axes = varying_axes(table)
-    fixed = [f"{axis} {getattr(table.variants[0], axis)}" for axis in AXES if axis not in axes]
-    lines = [", ".join([*fixed, *_fixed_shapes(table), *everywhere])]
+    lines = [", ".join([*_fixed_axes(table), *_fixed_shapes(table), *everywhere])]
     lines += [f"{kind}: {text}" for kind, text in _fixed_workload_keys(table).items()]
-    if axes:
-        lines.append(f"baseline: {variant_label(table.baseline, axes)}")
+    if table.axes:
+        lines.append(f"baseline: {variant_label(table.baseline, table.axes)}")
     return [line for line in lines if line]
 
 
@@ -43,12 +45,18 @@ def variant_label(variant: Variant, axes: Iterable[str]) -> str:
     return ", ".join(f"{axis} {getattr(variant, axis)}" for axis in axes)
 
 
-def varying_axes(table: TableData) -> list[str]:
-    """Axes on which the table's variants differ."""
-    return [axis for axis in AXES if len({getattr(variant, axis) for variant in table.variants}) > 1]
-
-
 # --- above ----------------------------------------------------------------------------------------
+
+
+def _fixed_axes(table: TableData) -> list[str]:
+    """Axes without a row label: one option everywhere, or one that follows from the option on another axis."""
+    texts = []
+    for axis in (axis for axis in AXES if axis not in table.axes):
+        known = next((other for other in table.axes if table.follows(axis, other)), "")
+        names = {getattr(variant, axis): getattr(variant, known, "") for variant in table.variants}
+        several = " or ".join(f"{name} ({of})" for name, of in names.items())
+        texts.append(f"{axis} {several if len(names) > 1 else next(iter(names))}")
+    return texts
 
 
 def _fixed_shapes(table: TableData) -> list[str]:
@@ -126,20 +134,28 @@ def _software_line(table: TableData) -> str:
 
 
 def _checked_lines(table: TableData) -> list[str]:
-    """What timed answers were held against, and which were held against nothing."""
-    axes = varying_axes(table)
+    """What timed answers were held against and how far they were off; which were held against nothing."""
     references: dict[str, None] = {}
-    unchecked: dict[str, list[str]] = {}
-    for entry in table.entries:
-        against = str(entry.record.context.get("held_against", ""))
-        if entry.kind in UNTIMED or not against or entry.record.status != Status.PASSED:
-            continue
-        if not against.startswith("nothing"):
-            references[variant_label(Variant.from_id(against.rpartition(":")[2]), axes)] = None
+    errors: dict[str, list[float]] = {}
+    unchecked: list[str] = []
+    for entry in (
+        entry for entry in table.entries if entry.kind not in UNTIMED and entry.record.status == Status.PASSED
+    ):
+        error, against = entry.value("rel_l2_vs_reference"), str(entry.record.context.get("held_against", ""))
+        if error is not None:
+            references[variant_label(Variant.from_id(against.rpartition(":")[2]), table.axes)] = None
+            errors.setdefault(entry.record.variant.precision, []).append(error)
         elif "stored no answer" in against:
-            unchecked.setdefault("its reference stored no answer", []).append(entry.record.cell)
-    lines = [f"answers checked after timing against: {' | '.join(references)}"] if references else []
-    return lines + [f"not checked, {why}: {', '.join(cells)}" for why, cells in unchecked.items()]
+            unchecked.append(entry.record.cell)
+    largest = ", ".join(f"{precision} {number(max(values))}" for precision, values in errors.items())
+    lines = (
+        [f"answers checked after timing against {' | '.join(references)}: relative L2 at most {largest}"]
+        if errors
+        else []
+    )
+    return lines + (
+        [f"not checked, because the reference stored no answer: {', '.join(unchecked)}"] if unchecked else []
+    )
 
 
 def _noise_line(table: TableData) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -14,7 +15,6 @@ from harness.report.celltext import NOTHING, MetricText, Notes, Shown, TextColum
 from harness.report.collect import Entry, TableData
 from harness.report.columns import Block, blocks_of
 from harness.report.rows import RowKey, Rows, without_twins
-from harness.suite.variant import AXES
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,19 @@ class Grid:
     """Metrics that are the same in every row, with their value."""
     groups: list[list[int]]
     """Rows that are compared with each other."""
+
+
+class Layout(Protocol):
+    """A way to write grids down."""
+
+    separator: str
+    """What stands between a suite's title and its tables."""
+
+    def title(self, text: str) -> str:
+        """The suite's name and question."""
+
+    def table(self, table: TableData, grid: Grid) -> str:
+        """One table: its question, what holds for all rows, the blocks, the notes, and where it comes from."""
 
 
 def make_grid(table: TableData, columns: Sequence[Column] = ()) -> Grid:
@@ -62,16 +75,15 @@ def _texts(block: Block, rows: Rows, notes: Notes) -> list[MetricText]:
 
 
 def labels(table: TableData, rows: Sequence[RowKey]) -> list[TextColumn]:
-    """What differs between rows: run, length, batch, then the axes on which the variants differ."""
+    """What differs between rows: run, length, batch, then the axes that tell the variants apart."""
     texts = {
         "run": [chr(ord("A") + table.origins.index(row.origin)) for row in rows],
         "length": [NOTHING if row.length is None else f"{row.length:,}" for row in rows],
         "batch": [NOTHING if row.batch is None else f"{row.batch:,}" for row in rows],
-        **{axis: [getattr(row.variant, axis) for row in rows] for axis in AXES},
     }
-    varying = {name: column for name, column in texts.items() if len(set(column)) > 1}
-    varying = varying or {"engine": texts["engine"]}
-    return [TextColumn(name, "", [Shown((text,)) for text in column]) for name, column in varying.items()]
+    texts = {name: column for name, column in texts.items() if len(set(column)) > 1}
+    texts |= {axis: [getattr(row.variant, axis) for row in rows] for axis in table.axes or ["engine"]}
+    return [TextColumn(name, "", [Shown((text,)) for text in column]) for name, column in texts.items()]
 
 
 def plugin_value(column: Column, entries: Sequence[Entry]) -> str | float | None:

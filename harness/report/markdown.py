@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tabulate import tabulate
 
 from harness.report import facts
@@ -10,18 +12,22 @@ from harness.report.collect import TableData
 from harness.report.grid import Grid, TextBlock
 
 
-def table_markdown(table: TableData, grid: Grid) -> str:
-    """One table: its question, what holds for all rows, the blocks, the notes, and where it comes from."""
-    parts = [
-        f"### {table.name}: {_escaped(table.question)}",
-        "\n".join(_item(line) for line in facts.above(table, grid.everywhere)),
-    ]
-    for block in grid.blocks:
-        parts += [f"**{block.title}**"] if block.title else []
-        parts.append(_block(grid, block))
-    parts.append("\n".join(f"{number}. {_escaped(note)}" for number, note in enumerate(grid.notes, 1)))
-    parts.append("\n".join(_item(line) for line in (facts.LEGEND.replace("*", "**bold**", 1), *facts.below(table))))
-    return "\n\n".join(part for part in parts if part)
+class Markdown:
+    """Layout for files and pull requests: tables are as wide as they are."""
+
+    separator = "\n\n"
+
+    def title(self, text: str) -> str:
+        return f"## {_escaped(text)}"
+
+    def table(self, table: TableData, grid: Grid) -> str:
+        parts = [f"### {_escaped(f'{table.name}: {table.question}')}", _items(facts.above(table, grid.everywhere))]
+        for block in grid.blocks:
+            parts += [f"**{block.title}**"] if block.title else []
+            parts.append(_block(grid, block))
+        parts.append(_items(f"[{number}] {note}" for number, note in enumerate(grid.notes, 1)))
+        parts.append(_items([facts.legend(table).replace("*", "bold:", 1), *facts.below(table)]))
+        return "\n\n".join(part for part in parts if part)
 
 
 def _block(grid: Grid, block: TextBlock) -> str:
@@ -43,8 +49,8 @@ def _cell(cell: Shown) -> str:
     return " ".join([f"**{first}**" if cell.best else first, *others])
 
 
-def _item(line: str) -> str:
-    return f"- {_escaped(line)}"
+def _items(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_escaped(line)}" for line in lines)
 
 
 def _escaped(text: str) -> str:

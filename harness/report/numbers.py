@@ -35,13 +35,15 @@ def unit_for(unit: str, values: Sequence[float]) -> tuple[str, float]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Three significant digits, without an exponent between 0.001 and a million.
+    """Three significant digits, without an exponent between 0.001 and a million; small whole numbers stay whole.
 
-    >>> [number(value) for value in (0.0, 3.14159, 41.26, 12345.0, 1.0e-6)]
-    ['0', '3.14', '41.3', '12,300', '1.0e-06']
+    >>> [number(value) for value in (0.0, 16.0, 3.14159, 41.26, 12345.0, 1.0e-6)]
+    ['0', '16', '3.14', '41.3', '12,300', '1.0e-06']
     """
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else str(value)
+    if float(value).is_integer() and abs(value) < 1000:
+        return f"{value:.0f}"
+    if not math.isfinite(value):
+        return str(value)
     magnitude = math.floor(math.log10(abs(value)))
     if not -3 <= magnitude < 6:
         return f"{value:.1e}"

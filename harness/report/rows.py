@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.collect import Entry, Origin, TableData
-from harness.report.columns import UNTIMED, MetricColumn, statistic_of
+from harness.report.columns import UNTIMED, MetricColumn, statistics_of
 from harness.suite.variant import Variant
 
 
@@ -65,8 +65,9 @@ class Rows:
         return [next((one for one in self.records(row) if column.shows(one)), None) for row in self.keys]
 
     def values(self, column: MetricColumn) -> list[float | None]:
-        """The number of every row in one column, in stored units."""
-        return [None if entry is None else statistic_of(entry, column) for entry in self.entries(column)]
+        """The (first) number of every row in one column, in stored units."""
+        found = [[] if entry is None else statistics_of(entry, column) for entry in self.entries(column)]
+        return [numbers[0] if numbers else None for numbers in found]
 
     @property
     def groups(self) -> list[list[int]]:
@@ -82,9 +83,13 @@ def without_twins(columns: Sequence[MetricColumn], rows: Rows) -> list[MetricCol
     kept: list[MetricColumn] = []
     for column in columns:
         twins = [one for one in kept if column.is_size and one.metric == column.metric]
-        if not any(rows.values(one) == rows.values(column) for one in twins):
+        if not any(_agree(rows.values(one), rows.values(column)) for one in twins):
             kept.append(column)
     return kept
+
+
+def _agree(one: Sequence[float | None], other: Sequence[float | None]) -> bool:
+    return all(a == b for a, b in zip(one, other, strict=True) if a is not None and b is not None)
 
 
 def _length(entry: Entry) -> int | None:

@@ -8,22 +8,38 @@ from collections.abc import Sequence
 from harness.report import facts
 from harness.report.celltext import Shown, TextColumn
 from harness.report.collect import TableData
-from harness.report.grid import Grid
+from harness.report.grid import Grid, TextBlock
 
 GAP = "  "
 
 
-def table_text(table: TableData, grid: Grid, width: int) -> str:
-    """One table: its question, what holds for all rows, the blocks, the notes, and where it comes from."""
-    parts = [_wrapped(f"{table.name}: {table.question}", width)]
-    parts.append("\n".join(_wrapped(line, width) for line in facts.above(table, grid.everywhere)))
-    for block in grid.blocks:
-        for columns in split(grid.labels, block.columns, width):
-            title = f"[{block.title}]\n" if block.title else ""
-            parts.append(title + "\n".join(lines_of(grid.labels, columns, grid.groups)))
-    notes = [_wrapped(note, width, f"[{number}] ") for number, note in enumerate(grid.notes, 1)]
-    below = [_wrapped(line, width) for line in (facts.LEGEND, *facts.below(table))]
-    return "\n\n".join([part for part in [*parts, "\n".join(notes), "\n".join(below)] if part])
+class Terminal:
+    """Layout for a terminal of `width` columns."""
+
+    separator = "\n\n\n"
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def title(self, text: str) -> str:
+        return self._wrapped(text)
+
+    def table(self, table: TableData, grid: Grid) -> str:
+        parts = [self._wrapped(f"{table.name}: {table.question}")]
+        parts.append("\n".join(self._wrapped(line) for line in facts.above(table, grid.everywhere)))
+        parts += [text for block in grid.blocks for text in self._block(grid, block)]
+        parts.append("\n".join(self._wrapped(note, f"[{number}] ") for number, note in enumerate(grid.notes, 1)))
+        parts.append("\n".join(self._wrapped(line) for line in (facts.legend(table), *facts.below(table))))
+        return "\n\n".join(part for part in parts if part)
+
+    def _block(self, grid: Grid, block: TextBlock) -> list[str]:
+        title = f"[{block.title}]\n" if block.title else ""
+        pieces = split(grid.labels, block.columns, self.width)
+        return [title + "\n".join(lines_of(grid.labels, columns, grid.groups)) for columns in pieces]
+
+    def _wrapped(self, text: str, lead: str = "") -> str:
+        indent = " " * len(lead)
+        return textwrap.fill(text, self.width, initial_indent=lead, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def split(labels: Sequence[TextColumn], columns: Sequence[TextColumn], width: int) -> list[list[TextColumn]]:
@@ -38,8 +54,7 @@ def split(labels: Sequence[TextColumn], columns: Sequence[TextColumn], width: in
 
 def lines_of(labels: Sequence[TextColumn], columns: Sequence[TextColumn], groups: Sequence[Sequence[int]]) -> list[str]:
     """Header, rule and rows; a blank line between groups."""
-    laid_out = [(_aligned(column, right=False), _header(column)) for column in labels]
-    laid_out += [(_aligned(column, right=True), _header(column)) for column in columns]
+    laid_out = [(cells, _header(column, cells)) for column in [*labels, *columns] for cells in [_aligned(column)]]
     widths = [max(map(len, [*cells, *header])) for cells, header in laid_out]
     sides = [str.ljust] * len(labels) + [str.rjust] * len(columns)
     tall = max(len(header) for _, header in laid_out)
@@ -56,27 +71,29 @@ def lines_of(labels: Sequence[TextColumn], columns: Sequence[TextColumn], groups
 
 
 def _total(columns: Sequence[TextColumn]) -> int:
-    widths = [max(map(len, [*_aligned(column, right=True), *_header(column)])) for column in columns]
+    cells = [_aligned(column) for column in columns]
+    widths = [max(map(len, [*one, *_header(column, one)])) for column, one in zip(columns, cells, strict=True)]
     return sum(widths) + len(GAP) * (len(columns) - 1)
 
 
-def _header(column: TextColumn) -> list[str]:
-    """The header over several lines, its unit last."""
-    words = column.header.replace(", ", "\n").split("\n")
-    lines = [line for word in words for line in textwrap.wrap(word, 16)]
-    return [*lines, column.unit] if column.unit else lines
+def _header(column: TextColumn, cells: Sequence[str]) -> list[str]:
+    """The header over as many lines as keep it from being wider than its cells, its unit last."""
+    parts = column.header.split(", ") + ([column.unit] if column.unit else [])
+    longest = max((len(word) for part in parts for word in part.split()), default=1)
+    room = max(longest, *map(len, cells))
+    return [line for part in parts for line in textwrap.wrap(part, room, break_long_words=False)]
 
 
-def _aligned(column: TextColumn, right: bool) -> list[str]:
+def _aligned(column: TextColumn) -> list[str]:
     """Cells of a column as text, their parts one below the other."""
     marked = [_marked(cell, any(cell.best for cell in column.cells)) for cell in column.cells]
     several = [parts for parts in marked if len(parts) > 1]
     count = max((len(parts) for parts in several), default=1)
     widths = [max((len(parts[place]) for parts in several if place < len(parts)), default=0) for place in range(count)]
-    return [_cell(parts, widths, right) for parts in marked]
+    return [_cell(parts, widths) for parts in marked]
 
 
-def _cell(parts: tuple[str, ...], widths: Sequence[int], right: bool) -> str:
+def _cell(parts: tuple[str, ...], widths: Sequence[int]) -> str:
     if len(parts) == 1:
         return parts[0]
     padded = [part.rjust(width) for part, width in zip(parts, widths, strict=False)]
@@ -93,7 +110,3 @@ def _marked(cell: Shown, room: bool) -> tuple[str, ...]:
 
 def _join(cells: Sequence[str]) -> str:
     return GAP.join(cells).rstrip()
-
-
-def _wrapped(text: str, width: int, lead: str = "") -> str:
-    return textwrap.fill(text, width, initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
