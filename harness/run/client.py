@@ -50,6 +50,8 @@ class WorkerClient:
     setup: protocol.Load
     log: Path
     """File that takes everything the worker prints."""
+    time_limit: float
+    """What a cell, or loading the model, may take: named when it is over."""
     process: subprocess.Popen[bytes] | None = None
     ready: protocol.Ready | None = None
     _buffer: bytes = field(default=b"", repr=False)
@@ -85,7 +87,8 @@ class WorkerClient:
         except (BrokenPipeError, EOFError):
             raise self._obituary() from None
         except TimeoutError:
-            raise self._ended(Status.TIMEOUT, "did not answer within its time limit and was ended") from None
+            text = f"was ended at the time limit of {self.time_limit:g} s (sampling.timeout)"
+            raise self._ended(Status.TIMEOUT, text) from None
         except msgspec.DecodeError as error:
             raise self._ended(Status.FAILED, f"sent what the protocol does not know: {error}") from None
         if isinstance(reply, protocol.Error):

@@ -54,7 +54,8 @@ class Workers:
 
     def _start(self, variant: Variant, seconds: float, listen: Listener) -> None:
         self._started += 1
-        client = WorkerClient(self._setup(variant), self.scratch / f"{self.table.name}-{self._started}.log")
+        log = self.scratch / f"{self.table.name}-{self._started}.log"
+        client = WorkerClient(self._setup(variant), log, self.table.sampling.timeout)
         self._running[variant] = client
         try:
             client.start(seconds, listen)
