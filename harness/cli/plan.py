@@ -28,7 +28,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from harness.cli.planning import plan_from
 
-    output.emit(render(plan_from(args), args.format))
+    plan, _ = plan_from(args)
+    output.emit(render(plan, args.format))
     return EXIT_OK
 
 
@@ -75,10 +76,9 @@ def _foot(plan: Plan) -> str:
         lines.append(f"? estimated from operations and bytes ({guessed} cells); the others from stored runs")
     available = machine.available_memory_bytes()
     for table in plan.tables:
-        together = sum(table.worker_bytes[variant] for variant in table.variants)
         turns = "take turns" if table.fits_together(available) else "run one after another (they do not fit together)"
         lines.append(
-            f"{table.name}: {len(table.variants)} workers need about {_gib(together)} together, "
+            f"{table.name}: {len(table.variants)} workers need about {_gib(table.bytes_together)} together, "
             f"{_gib(available)} are free: they {turns}"
         )
     return "\n".join(lines)

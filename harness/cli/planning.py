@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
-from harness.run.plan import Plan
+if TYPE_CHECKING:
+    from harness.contract.registry import Registry
+    from harness.run.plan import Plan
 
 
-def plan_from(args: argparse.Namespace) -> Plan:
-    """Load the suite with the flags' changes, then plan it here. Raises UsageError."""
+def plan_from(args: argparse.Namespace) -> tuple[Plan, Registry]:
+    """Load the suite with the flags' changes, then plan it here, by the names of the registry. Raises UsageError."""
     from harness.contract.registry import Registry
     from harness.run import machine
     from harness.run.plan import make_plan
@@ -18,15 +21,14 @@ def plan_from(args: argparse.Namespace) -> Plan:
 
     changes = Changes(args.settings, args.checkpoint, args.device, args.threads, args.seed, args.limit)
     suite = load_suite(args.suite, changes)
-    plugins = [*suite.plugins, *(absolute(plugin) for plugin in args.plugins)]
+    plugins = list(dict.fromkeys([*suite.plugins, *(absolute(plugin) for plugin in args.plugins)]))
+    registry = Registry(plugins)
     facts = machine.collect(suite.suite.device or "cpu")
-    return make_plan(suite, Registry(plugins), facts, plugins, args.only, former_seconds(args.out))
+    return make_plan(suite, registry, facts, plugins, args.only, former_seconds(args.out)), registry
 
 
 def absolute(plugin: str) -> str:
     """A plugin file by its absolute path, so that workers find it; a module name as it is."""
-    import os
-
     return os.path.abspath(plugin) if plugin.endswith(".py") else plugin
 
 

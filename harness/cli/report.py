@@ -17,15 +17,17 @@ def add_parser(commands: Any) -> None:
     """Register the command."""
     parser = flags.subcommand(commands, "report", "print the tables of stored runs", EXAMPLES)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a stored run")
+    flags.add_plugin_flag(parser)
     flags.add_format_flag(parser)
     parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    from harness.contract.registry import Registry
     from harness.records.store import RunFolder
     from harness.report import render
 
     runs = [RunFolder.open(path) for path in args.runs]
-    output.emit(render(runs, args.format, output.width()))
+    output.emit(render(runs, args.format, output.width(), Registry(args.plugins).columns()))
     return EXIT_OK

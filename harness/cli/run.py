@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     from harness.cli.planning import choices, plan_from
     from harness.run.suite_run import create_folder
 
-    plan = plan_from(args)
+    plan, registry = plan_from(args)
     if args.json:
         _refuse_unwritable(args.json)
     store = create_folder(plan, args.out, choices(args))
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     if records:
         from harness.report import render
 
-        output.emit(render([store], args.format, output.width()))
+        output.emit(render([store], args.format, output.width(), registry.columns()))
         print(f"stored in {store.path}", file=sys.stderr)
     if not finished:
         print(f"harness: interrupted; {len(records)} finished cells are stored", file=sys.stderr)

@@ -13,10 +13,14 @@ from harness.contract.facts import MachineFacts
 from harness.suite.schema import Accuracy, Decode, Equivalence, Generate, Prefill, Sampling, Workload
 from harness.suite.variant import Variant
 
-BASE_BYTES = 700 * 2**20
+BASE_BYTES = 500 * 2**20
 """A worker before it loads weights: Python, torch, transformers."""
-START_SECONDS = 8.0
+START_SECONDS = 5.0
 """Starting a worker: interpreter and imports."""
+CELL_SECONDS = 0.5
+"""What every cell costs besides computing: prompts, state, messages, storing."""
+CALL_SECONDS_PER_LAYER = 2e-3
+"""What every call costs besides computing: Python and small operators."""
 BYTES_PER_SECOND_LOADED = 200e6
 CHUNK_TOKENS = 1024
 """Query chunk that engines are assumed to work in; attention scores exist for one chunk at a time."""
@@ -36,10 +40,10 @@ class Rates:
 
 
 def rates_of(facts: MachineFacts, threads: int) -> Rates:
-    """Conservative rates: 10 GFLOP/s and 4 GB/s a CPU thread, 50 TFLOP/s and 1 TB/s a GPU."""
+    """Conservative rates: 20 GFLOP/s and 4 GB/s a CPU thread, 50 TFLOP/s and 1 TB/s a GPU."""
     if facts.device == "cuda":
         return Rates(50e12, 1e12)
-    return Rates(10e9 * threads, 4e9 * threads)
+    return Rates(20e9 * threads, 4e9 * threads)
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,11 @@ def seconds_of(workload: Workload, variant: Variant, config: ModelConfig, sampli
     work = work_of(workload)
     once = _prompt_seconds(work, variant, config, rates) + work.steps * _step_seconds(work, variant, config, rates)
     if isinstance(workload, Accuracy | Equivalence):
-        return once
+        return CELL_SECONDS + once
     setup = Work(work.batch, work.context, 0, work.context)
     filled = isinstance(workload, Decode) and workload.context != "synthetic"
     repetitions = sampling.warmup + sampling.rounds * sampling.samples + 1
-    return once * repetitions + (_prompt_seconds(setup, variant, config, rates) if filled else 0.0)
+    return CELL_SECONDS + once * repetitions + (_prompt_seconds(setup, variant, config, rates) if filled else 0.0)
 
 
 def load_seconds(variant: Variant, config: ModelConfig) -> float:
@@ -122,25 +126,33 @@ def load_seconds(variant: Variant, config: ModelConfig) -> float:
 
 
 def _prompt_seconds(work: Work, variant: Variant, config: ModelConfig, rates: Rates) -> float:
-    pairs = work.prompt * work.prompt / 2
+    attention = work.prompt * _attention_flops(work.prompt // 2, variant, config)
     linear = 2 * parameters(config).active * work.prompt
-    return work.batch * (linear + pairs * _flops_per_pair(variant, config)) / rates.flops
+    calls = -(-work.prompt // CHUNK_TOKENS) * config.num_hidden_layers * CALL_SECONDS_PER_LAYER
+    return calls + work.batch * (linear + attention) / rates.flops
 
 
 def _step_seconds(work: Work, variant: Variant, config: ModelConfig, rates: Rates) -> float:
     """One decode step reads all active weights once and every cached token of every sequence."""
     active = parameters(config).active
     read = active * BYTES.get(variant.precision, 4) + work.batch * work.context * cache_bytes_per_token(variant, config)
-    flops = work.batch * (2 * active + work.context * _flops_per_pair(variant, config))
-    return max(read / rates.bandwidth, flops / rates.flops)
+    flops = work.batch * (2 * active + _attention_flops(work.context, variant, config))
+    call = config.num_hidden_layers * CALL_SECONDS_PER_LAYER
+    return call + max(read / rates.bandwidth, flops / rates.flops)
 
 
-def _flops_per_pair(variant: Variant, config: ModelConfig) -> float:
-    """Operations for one query and one key, all layers; dsa is counted as dense, which it never exceeds by much."""
+def _attention_flops(keys: int, variant: Variant, config: ModelConfig) -> float:
+    """Operations of one query over `keys` cached tokens, all layers.
+
+    A sparse selector reads index_topk of them and all index keys, except in form mha, where it is a mask.
+    """
     absorbed = 2 * config.kv_lora_rank + config.qk_rope_head_dim
     expanded = config.qk_head_dim + config.v_head_dim
     width = absorbed if variant.form == "mqa" else expanded
-    return 2.0 * config.num_hidden_layers * config.num_attention_heads * width
+    sparse = variant.selector == "dsa" and config.has_indexer
+    index = keys * config.index_n_heads * config.index_head_dim if sparse else 0
+    read = min(keys, config.index_topk) if sparse and variant.form != "mha" else keys
+    return 2.0 * config.num_hidden_layers * (read * config.num_attention_heads * width + index)
 
 
 def cache_bytes_per_token(variant: Variant, config: ModelConfig) -> int:
@@ -151,13 +163,21 @@ def cache_bytes_per_token(variant: Variant, config: ModelConfig) -> int:
     return config.num_hidden_layers * (width + index) * BYTES.get(variant.precision, 4)
 
 
-def worker_bytes(workload: Workload, variant: Variant, config: ModelConfig) -> int:
-    """Estimated peak of a worker while it runs the workload, weights included: a lower bound for outside engines."""
+@dataclass(frozen=True)
+class Memory:
+    """A worker's memory in bytes: while it waits for its turn (weights and caches), and at its peak."""
+
+    resting: int
+    peak: int
+
+
+def memory_of(workload: Workload, variant: Variant, config: ModelConfig) -> Memory:
+    """Estimated memory of a worker while the workload is open: a lower bound for outside engines."""
     work = work_of(workload)
     sequences = 1 if isinstance(workload, Accuracy) else work.batch
     weights = parameters(config).total * BYTES.get(variant.precision, 4)
-    cache = sequences * work.context * cache_bytes_per_token(variant, config)
+    resting = BASE_BYTES + weights + sequences * work.context * cache_bytes_per_token(variant, config)
     chunk = min(max(work.prompt, 1), CHUNK_TOKENS)
     scores = sequences * config.num_attention_heads * chunk * work.context * 4
     logits = sequences * config.vocab_size * 4 * (work.prompt if isinstance(workload, Accuracy | Equivalence) else 1)
-    return BASE_BYTES + weights + cache + scores + logits
+    return Memory(resting, resting + scores + logits)

@@ -16,6 +16,7 @@ from harness.records.record import CellId
 from harness.run import estimate
 from harness.suite.expand import ConcreteWorkload, ExpandedTable, expand
 from harness.suite.load import LoadedSuite
+from harness.suite.reference import CHECKED
 from harness.suite.schema import Sampling
 from harness.suite.variant import Variant
 
@@ -45,10 +46,10 @@ class PlannedTable:
     table: ExpandedTable
     config: ModelConfig
     cells: list[PlannedCell]
-    worker_bytes: dict[Variant, int]
-    """Estimated peak of each variant's worker."""
-    load_seconds: float
-    """Estimated time until all workers are ready."""
+    memory: dict[Variant, estimate.Memory]
+    """Each variant's worker in its largest workload."""
+    load_seconds: dict[Variant, float]
+    """Estimated time until each variant's worker is ready."""
 
     @property
     def name(self) -> str:
@@ -70,9 +71,16 @@ class PlannedTable:
         """The cells of one workload, in the order of the variants."""
         return [planned for planned in self.cells if planned.workload is workload]
 
+    @property
+    def bytes_together(self) -> int:
+        """Memory of all workers alive at once: all rest but one, which is at its peak."""
+        workers = [self.memory[variant] for variant in self.variants]
+        at_work = max((worker.peak - worker.resting for worker in workers), default=0)
+        return sum(worker.resting for worker in workers) + at_work
+
     def fits_together(self, available_bytes: int) -> bool:
         """Whether all workers can be alive at once, with a tenth to spare."""
-        return sum(self.worker_bytes[variant] for variant in self.variants) <= 0.9 * available_bytes
+        return self.bytes_together <= 0.9 * available_bytes
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,8 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Estimated time of the whole run."""
-        return sum(planned.seconds for planned in self.cells if planned.runs) + sum(
-            table.load_seconds for table in self.tables
-        )
+        loading = sum(table.load_seconds[variant] for table in self.tables for variant in table.variants)
+        return loading + sum(planned.seconds for planned in self.cells if planned.runs)
 
 
 def make_plan(
@@ -132,20 +139,46 @@ def _plan_table(
     config = resolve(table.checkpoint, table.place)
     for workload in table.workloads:
         _refuse_too_long(workload, config, table)
-    reasons = {variant: registry.unsupported(Query(variant, config, facts)) for variant in table.variants}
     cells = []
     for workload in table.workloads:
         for variant in table.variants:
             cell = table.cell(workload, variant)
+            reasons = [
+                *registry.unsupported(Query(variant, config, facts)),
+                *_never_timed(workload, variant, registry),
+                *_without_tokenizer(workload, table.checkpoint),
+            ]
             stored = former_seconds.get(cell.id)
             seconds = stored or estimate.seconds_of(workload.workload, variant, config, table.sampling, rates)
-            cells.append(PlannedCell(cell, workload, reasons[variant], seconds, stored is not None))
-    workers = {
-        variant: max(estimate.worker_bytes(workload.workload, variant, config) for workload in table.workloads)
-        for variant in table.variants
-    }
-    loading = sum(estimate.load_seconds(variant, config) for variant in table.variants if not reasons[variant])
-    return PlannedTable(table, config, cells, workers, loading)
+            cells.append(PlannedCell(cell, workload, reasons, seconds, stored is not None))
+    memory = {variant: _largest(table, variant, config) for variant in table.variants}
+    loading = {variant: estimate.load_seconds(variant, config) for variant in table.variants}
+    return PlannedTable(table, config, cells, memory, loading)
+
+
+def _never_timed(workload: ConcreteWorkload, variant: Variant, registry: Registry) -> list[str]:
+    """Oracles answer what is right, never how fast."""
+    if workload.fields["kind"] not in CHECKED:
+        return []
+    oracles = [(axis, name) for axis, name in variant.items() if registry.option(axis, name).reference_only]
+    return [f"{axis} {name} is a reference and is never timed" for axis, name in oracles]
+
+
+def _without_tokenizer(workload: ConcreteWorkload, checkpoint: str) -> list[str]:
+    """Text needs a tokenizer; presets have none."""
+    if any((Path(checkpoint) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return []
+    name = Path(checkpoint).name
+    if workload.fields["kind"] == "accuracy":
+        return [f"accuracy needs a tokenizer, and {name!r} has none"]
+    if workload.fields.get("context") == "text":
+        return [f"context text needs a tokenizer, and {name!r} has none; allowed: context random"]
+    return []
+
+
+def _largest(table: ExpandedTable, variant: Variant, config: ModelConfig) -> estimate.Memory:
+    each = [estimate.memory_of(workload.workload, variant, config) for workload in table.workloads]
+    return max(each, key=lambda memory: memory.peak)
 
 
 def _refuse_too_long(workload: ConcreteWorkload, config: ModelConfig, table: ExpandedTable) -> None:

@@ -104,11 +104,12 @@ def open_progress(total_seconds: float, stream: TextIO | None = None) -> Progres
 def duration(seconds: float) -> str:
     """Seconds in words.
 
-    >>> duration(8.2), duration(80), duration(8000)
+    >>> duration(8.2), duration(79.9), duration(8000)
     ('8 s', '1:20 min', '2:13 h')
     """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
-    return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f} h"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"

@@ -33,7 +33,7 @@ class TableRun:
         self.table = table
         self.store = store
         self.progress = progress
-        self.workers = Workers(plan, table, store.scratch)
+        self.workers = Workers(plan, table, store.scratch, progress)
         self.checkpoint = checkpoint_identity(table.table.checkpoint, table.config, plan.seed)
         self.interleaved = table.fits_together(machine.available_memory_bytes())
         self.context = {**context, "interleaved": self.interleaved}

@@ -9,16 +9,19 @@ from harness.records.record import Status
 from harness.run import protocol
 from harness.run.client import CellError, Listener, WorkerClient, package_root
 from harness.run.plan import Plan, PlannedTable
+from harness.run.progress import Progress
 from harness.suite.variant import Variant
 
 
 class Workers:
     """Hands out the running worker of a variant."""
 
-    def __init__(self, plan: Plan, table: PlannedTable, scratch: Path) -> None:
+    def __init__(self, plan: Plan, table: PlannedTable, scratch: Path, progress: Progress) -> None:
         self.plan = plan
         self.table = table
         self.scratch = scratch
+        self.progress = progress
+        self._unstarted = set(table.variants)
         self._running: dict[Variant, WorkerClient] = {}
         self._hopeless: dict[Variant, CellError] = {}
         self._started = 0
@@ -62,6 +65,14 @@ class Workers:
         except CellError as error:
             self.drop(variant)
             raise self._cannot_load(variant, error) from None
+        finally:
+            self._count(variant)
+
+    def _count(self, variant: Variant) -> None:
+        """The first start of each worker is part of the estimate."""
+        if variant in self._unstarted:
+            self._unstarted.remove(variant)
+            self.progress.advance(self.table.load_seconds[variant])
 
     def _cannot_load(self, variant: Variant, error: CellError) -> Exception:
         """What to tell of a failed start, remembered when another try would end the same way."""
