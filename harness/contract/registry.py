@@ -15,6 +15,7 @@ from typing import Any
 import pluggy
 
 from harness.contract import hookspecs
+from harness.contract.columns import Column
 from harness.contract.options import Option, Query
 from harness.errors import UsageError, unknown
 from harness.suite.variant import AXES, Variant
@@ -86,6 +87,10 @@ class Registry:
     def load(self, variant: Variant) -> dict[str, Any]:
         """Import what every option of the variant names: axis to object. Called in workers, before any clock."""
         return {axis: self.option(axis, name).load() for axis, name in variant.items() if axis != "engine"}
+
+    def columns(self) -> list[Column]:
+        """Every report column that plugins add, in the order in which they were registered."""
+        return [column for columns in reversed(self.manager.hook.harness_report_columns()) for column in columns]
 
     # --- registration ----------------------------------------------------------------------------
 
