@@ -1,0 +1,123 @@
+"""The native model as training sees it: its parts per stage, its first weights, its tensors under their disk names."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.contract.config import ModelConfig
+from harness.contract.operators import MhaAttention, Operators
+from harness.contract.registry import Registry
+from harness.contract.span import Span
+from harness.model.build import build_model
+from harness.model.checkpoint import Tensors
+from harness.model.layers import Parts
+from harness.model.parameters import disk_shapes, stacks
+from harness.model.transformer import CausalLm
+
+
+class FirstWeights(Tensors):
+    """What training starts from: matrices normal with a given deviation, norms 1, biases 0.
+
+    A tensor depends on seed and name alone, so a wider recipe changes no other tensor's start.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int) -> None:
+        super().__init__(config)
+        self.seed = seed
+        self.shapes = disk_shapes(config)
+
+    def get(self, name: str) -> Tensor:
+        """FP32 start of the tensor called `name` on disk."""
+        shape = self.shapes[name]
+        if name.endswith("bias"):
+            return torch.zeros(shape)
+        if len(shape) == 1:
+            return torch.ones(shape)
+        digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        return torch.randn(shape, generator=generator) * self.config.initializer_range
+
+
+def first_model(config: ModelConfig, seed: int, selector: str = "dense") -> CausalLm:
+    """A fresh trainable model in FP32 on the CPU."""
+    return build_model(config, training_parts(selector), FirstWeights(config, seed))
+
+
+def training_parts(selector: str) -> Parts:
+    """The MHA form, which training uses (V3.2-Exp report, appendix A), FP32, and operators that train fast."""
+    registry = Registry(entry_points=False)
+
+    def load(axis: str, name: str) -> Any:
+        return registry.option(axis, name).load()
+
+    eager: Operators = load("kernels", "eager")
+    operators = replace(
+        eager,
+        name="training",
+        rms_norm=fused_rms_norm,
+        add_rms_norm=fused_add_rms_norm,
+        mha_attention=whole_sequence_attention(eager.mha_attention),
+    )
+    return Parts(
+        form=load("form", "mha"),
+        selector=load("selector", selector),
+        precision=load("precision", "fp32"),
+        cache=load("cache", "latent"),
+        ops=operators,
+    )
+
+
+def fused_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """See `harness.contract.operators.RmsNorm`; PyTorch's own, whose gradient is one pass instead of six."""
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def fused_add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """See `harness.contract.operators.AddRmsNorm`."""
+    total = x + residual
+    return fused_rms_norm(total, weight, eps), total
+
+
+def whole_sequence_attention(chunked: MhaAttention) -> MhaAttention:
+    """PyTorch's fused attention for whole sequences without a selection; `chunked` for everything else."""
+
+    def attend(
+        q_BTHQ: Tensor, k_BHSQ: Tensor, v_BHSV: Tensor, span: Span, scale: float, selected_BTK: Tensor | None
+    ) -> Tensor:
+        whole = span == Span.fresh(span.batch, span.width)
+        if selected_BTK is not None or not whole:
+            return chunked(q_BTHQ, k_BHSQ, v_BHSV, span, scale, selected_BTK)
+        out = F.scaled_dot_product_attention(q_BTHQ.transpose(1, 2), k_BHSQ, v_BHSV, is_causal=True, scale=scale)
+        return out.transpose(1, 2)
+
+    return attend
+
+
+def disk_tensors(model: CausalLm, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every tensor of the model under its name on disk, routed experts one by one.
+
+    Those that stay in FP32 in every precision (norms, router, head weights of the indexer) are stored in FP32.
+    """
+    state = model.state_dict()
+    for stacked, rows in stacks(model.config).items():
+        state |= _rows(state.pop(stacked), rows)
+    return {name: _stored(name, state[name], dtype) for name in disk_shapes(model.config)}
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    wide = tensor.ndim == 1 or name.endswith(("mlp.gate.weight", "indexer.weights_proj.weight"))
+    return tensor.detach().to(torch.float32 if wide else dtype).contiguous().clone()
+
+
+def _rows(stacked: Tensor, rows: list[list[str]]) -> dict[str, Tensor]:
+    """Disk name -> tensor of every expert's part of one stacked tensor."""
+    parts: dict[str, Tensor] = {}
+    for expert, names in zip(stacked, rows, strict=True):
+        parts |= zip(names, expert.chunk(len(names)), strict=True)
+    return parts

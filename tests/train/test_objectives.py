@@ -1,0 +1,84 @@
+"""The losses, against their definitions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.model.moe import Routing
+from harness.model.observation import IndexerView
+from harness.train.data import Batches
+from harness.train.model import first_model
+from harness.train.objectives import Watcher, indexer_divergence, sequence_balance, update_biases
+from harness.train.recipe import load_recipe, model_config
+from harness.train.tokenizer import BOS_ID
+
+
+def test_divergence_is_zero_for_the_very_distribution_and_positive_otherwise() -> None:
+    covered = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+    scores = torch.randn(1, 4, 4).masked_fill(~covered, -torch.inf)
+    same = IndexerView(scores, scores.softmax(-1), covered)
+    assert indexer_divergence(same).item() == pytest.approx(0, abs=1e-6)
+    flat = IndexerView(scores, covered / covered.sum(-1, keepdim=True), covered)
+    expected = torch.stack(
+        [
+            sum(1 / (t + 1) * (math.log(1 / (t + 1)) - scores[0, t].log_softmax(-1)[s]) for s in range(t + 1))  # type: ignore[misc]
+            for t in range(4)
+        ]
+    ).mean()
+    assert indexer_divergence(flat).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_divergence_teaches_the_indexer_alone(recipe_file: Path, sparse: bool) -> None:
+    model = first_model(model_config(load_recipe(recipe_file).recipe), seed=1)
+    watcher = Watcher(2, watch_indexer=True, sparse=sparse)
+    model(torch.randint(256, (2, 20)), watcher)
+    assert len(watcher.divergence) == 2
+    torch.stack(watcher.divergence).sum().backward()
+    for name, parameter in model.named_parameters():
+        learns = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert learns == (".indexer." in name), name
+        assert parameter.grad is None or bool(parameter.grad.isfinite().all()), name
+
+
+def routing(experts: list[list[int]], count: int) -> Routing:
+    experts_MA = torch.tensor(experts)
+    scores_ME = torch.zeros(len(experts), count).scatter(1, experts_MA, 1.0)
+    return Routing(experts_MA, torch.ones_like(experts_MA, dtype=torch.float32), scores_ME)
+
+
+def test_balance_is_one_when_even_and_grows_when_not() -> None:
+    even = routing([[0, 1], [2, 3], [1, 0], [3, 2]], 4)
+    assert sequence_balance(even, 1).item() == pytest.approx(1.0)
+    assert sequence_balance(even, 2).item() == pytest.approx(1.0)
+    assert sequence_balance(routing([[0, 1]] * 4, 4), 1).item() == pytest.approx(2.0)
+    # Balanced over the batch, but not within each sequence:
+    apart = routing([[0, 1], [0, 1], [2, 3], [2, 3]], 4)
+    assert sequence_balance(apart, 1).item() == pytest.approx(1.0)
+    assert sequence_balance(apart, 2).item() == pytest.approx(2.0)
+
+
+def test_biases_move_against_the_load(recipe_file: Path) -> None:
+    model = first_model(model_config(load_recipe(recipe_file).recipe), seed=0)
+    update_biases(model, {1: torch.tensor([10, 2, 4, 0])}, speed=0.01)
+    bias = model.state_dict()["model.layers.1.mlp.gate.e_score_correction_bias"]
+    assert bias.tolist() == pytest.approx([-0.01, 0.01, 0.0, 0.01])
+
+
+def test_batches_follow_seed_stage_and_step(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file).recipe
+    batches = Batches.of(recipe)
+    inputs, targets = batches.get(0, 3)
+    assert inputs.shape == targets.shape == (2, 32)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert torch.equal(Batches.of(recipe).get(0, 3)[0], inputs)
+    assert not torch.equal(batches.get(0, 4)[0], inputs)
+    assert not torch.equal(batches.get(1, 3)[0], inputs)
+    starts = torch.cat([batches.get(0, step)[0][:, 0] == BOS_ID for step in range(100)])
+    assert 60 < int(starts.sum()) < 140
+    later = torch.cat([batches.get(0, step)[1] for step in range(100)])
+    assert int(later.max()) < 256
