@@ -81,7 +81,12 @@ class Registry:
         """Every reason, from every option of the variant, why it cannot run; empty when it can."""
         reasons: list[str] = []
         for axis, name in query.variant.items():
-            reasons += [reason for reason in self.option(axis, name).unsupported(query) if reason not in reasons]
+            try:
+                found = self.option(axis, name).unsupported(query)
+            except Exception as error:
+                what = f"plugin {self.source(axis, name)!r} fails in unsupported() of {axis}={name}: {_one_line(error)}"
+                raise UsageError(what, _line_in(error)) from error
+            reasons += [reason for reason in found if reason not in reasons]
         return reasons
 
     def load(self, variant: Variant) -> dict[str, Any]:
