@@ -34,11 +34,18 @@ def main(args: argparse.Namespace) -> int:
 
 
 def render(plan: Plan, style: str) -> str:
-    """The plan as text in one of the formats."""
+    """The plan as text in one of the formats; reasons as numbered notes where people read."""
     headers = ("table", "workload", *_axes(plan), "time", "reasons")
     rows = [row for table in plan.tables for row in _rows(plan, table)]
-    body = output.format_rows(headers, rows, style, wrap=60)
-    return f"{_head(plan)}\n\n{body}\n\n{_foot(plan)}" if style in ("terminal", "markdown") else body
+    if style not in ("terminal", "markdown"):
+        return output.format_rows(headers, rows, style)
+    notes = {
+        reasons: f"[{number}]" for number, reasons in enumerate(dict.fromkeys(row[-1] for row in rows if row[-1]), 1)
+    }
+    noted = [(*row[:-2], notes.get(row[-1], row[-2])) for row in rows]
+    body = output.format_rows(headers[:-1], noted, style)
+    below = "\n".join(f"{mark} cannot run here: {reasons}" for reasons, mark in notes.items())
+    return "\n\n".join(part for part in (_head(plan), body, below, _foot(plan)) if part)
 
 
 def _axes(plan: Plan) -> list[str]:
@@ -48,13 +55,13 @@ def _axes(plan: Plan) -> list[str]:
 
 
 def _rows(plan: Plan, table: PlannedTable) -> list[tuple[str, ...]]:
+    """Table, workload, differing axes, time or nothing, reasons."""
     from harness.run.progress import duration
 
     rows = []
     for planned in table.cells:
-        variant = planned.cell.variant
-        time = duration(planned.seconds) + ("" if planned.stored else " ?") if planned.runs else "-"
-        names = [getattr(variant, axis) for axis in _axes(plan)]
+        names = [getattr(planned.cell.variant, axis) for axis in _axes(plan)]
+        time = duration(planned.seconds) + ("" if planned.stored else " ?") if planned.runs else ""
         rows.append((table.name, planned.workload.label, *names, time, "; ".join(planned.reasons)))
     return rows
 
@@ -62,26 +69,29 @@ def _rows(plan: Plan, table: PlannedTable) -> list[tuple[str, ...]]:
 def _head(plan: Plan) -> str:
     facts = plan.facts
     device = facts.gpu_name if facts.device == "cuda" else facts.cpu_model
-    return f"{plan.suite.suite.question}\non {device} ({facts.device}), {plan.threads} threads, seed {plan.seed}"
+    threads = f"{plan.threads} thread{'s' if plan.threads > 1 else ''}"
+    return f"{plan.suite.suite.question}\non {device} ({facts.device}), {threads}, seed {plan.seed}"
 
 
 def _foot(plan: Plan) -> str:
     from harness.run import machine
     from harness.run.progress import duration
 
-    running = sum(planned.runs for planned in plan.cells)
-    guessed = sum(planned.runs and not planned.stored for planned in plan.cells)
-    lines = [f"{running} of {len(plan.cells)} cells would run, about {duration(plan.seconds)} with loading"]
+    running = [planned for planned in plan.cells if planned.runs]
+    lines = [f"{len(running)} of {len(plan.cells)} cells would run, about {duration(plan.seconds)} with loading"]
+    guessed = sum(not planned.stored for planned in running)
     if guessed:
-        lines.append(f"? estimated from operations and bytes ({guessed} cells); the others from stored runs")
+        lines.append(f"? estimated from operations and bytes ({guessed} cells); times without it come from stored runs")
     available = machine.available_memory_bytes()
-    for table in plan.tables:
-        turns = "take turns" if table.fits_together(available) else "run one after another (they do not fit together)"
-        lines.append(
-            f"{table.name}: {len(table.variants)} workers need about {_gib(table.bytes_together)} together, "
-            f"{_gib(available)} are free: they {turns}"
-        )
-    return "\n".join(lines)
+    return "\n".join(lines + [_memory(table, available) for table in plan.tables if table.variants])
+
+
+def _memory(table: PlannedTable, available: int) -> str:
+    turns = (
+        "take turns" if table.fits_together(available) else "run one after another, because they do not fit together"
+    )
+    workers = f"{len(table.variants)} worker{'s' if len(table.variants) > 1 else ''}"
+    return f"{table.name}: {workers}, about {_gib(table.bytes_together)} of {_gib(available)} free: they {turns}"
 
 
 def _gib(count: int) -> str:
