@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from harness.contract.operators import accumulation_dtype
 from harness.contract.span import Span
+from harness_plugins.eager_masks import hide_future
 
-SCORE_BYTES = 4 << 20
-"""Largest tensor of per-head scores at one time; larger ones leave the processor's cache between two passes."""
+SCORE_BYTES = 2 << 20
+"""Largest tensor of per-head scores at one time: it is passed over three times and should stay in a core's cache."""
 
 
 def index_scores(q_BTGI: Tensor, weights_BTG: Tensor, k_BSI: Tensor, span: Span) -> Tensor:
     """See `IndexScores`. A few queries at a time, so that the per-head scores never exist for a whole sequence."""
     wide = accumulation_dtype(q_BTGI.dtype)
-    rows = []
-    for b in range(span.batch):
-        q_TGI, weights_TG, k_SI = q_BTGI[b].to(wide), weights_BTG[b].to(wide), k_BSI[b, : span.end].to(wide)
-        chunk = max(1, SCORE_BYTES // (q_TGI.shape[1] * span.end * q_TGI.element_size()))
-        pieces = zip(q_TGI.split(chunk), weights_TG.split(chunk), strict=True)
-        rows.append(torch.cat([_scores(q, weights, k_SI) for q, weights in pieces]))
-    return torch.stack(rows).masked_fill(~span.visible(k_BSI.device), -torch.inf)
+    scores = []
+    for b, (start, end) in enumerate(zip(span.starts, span.ends, strict=True)):
+        k_SI = k_BSI[b, :end].to(wide)
+        chunk = max(1, SCORE_BYTES // (q_BTGI.shape[2] * end * k_SI.element_size()))
+        pieces = zip(q_BTGI[b].to(wide).split(chunk), weights_BTG[b].to(wide).split(chunk), strict=True)
+        scores_TS = torch.cat([_scores(q_TGI, weights_TG, k_SI) for q_TGI, weights_TG in pieces])
+        scores.append(F.pad(hide_future(scores_TS, start), (0, span.end - end), value=-torch.inf))
+    return torch.stack(scores) if len(scores) > 1 else scores[0][None]
 
 
 def _scores(q_TGI: Tensor, weights_TG: Tensor, k_SI: Tensor) -> Tensor:
@@ -30,19 +33,28 @@ def _scores(q_TGI: Tensor, weights_TG: Tensor, k_SI: Tensor) -> Tensor:
 
 
 def select_topk(scores_BTS: Tensor, count: int) -> Tensor:
-    """See `SelectTopk`. `torch.topk` gives the smallest selected score; ties with it are filled from the left."""
-    smallest_BT1 = scores_BTS.topk(count, sorted=False).values.amin(-1, keepdim=True)
-    above_BTS = scores_BTS > smallest_BT1
-    tied_BTS = (scores_BTS == smallest_BT1) & (scores_BTS > -torch.inf)
-    room_BT1 = count - above_BTS.sum(-1, keepdim=True)
-    chosen_BTS = above_BTS | (tied_BTS & (tied_BTS.cumsum(-1) <= room_BT1))
-    return _positions(chosen_BTS, count)
+    """See `SelectTopk`. Only rows whose last selected score equals the first rejected one need the tie rule."""
+    keys = scores_BTS.shape[-1]
+    if count == keys:
+        positions_S = torch.arange(keys, device=scores_BTS.device)
+        return _ascending(positions_S.expand_as(scores_BTS), scores_BTS, keys)
+    values, positions = scores_BTS.topk(count + 1)
+    selected_BTK = _ascending(positions[..., :count], values[..., :count], keys)
+    tied_BT = (values[..., count - 1] == values[..., count]) & (values[..., count] > -torch.inf)
+    if tied_BT.any():
+        selected_BTK[tied_BT] = _fill_from_the_left(scores_BTS[tied_BT], values[tied_BT][:, count - 1 : count], count)
+    return selected_BTK
 
 
-def _positions(chosen_BTS: Tensor, count: int) -> Tensor:
-    """Column numbers of the chosen entries of every row, ascending, then -1."""
-    rank_BTS = chosen_BTS.cumsum(-1)
-    columns_S = torch.arange(chosen_BTS.shape[-1], device=chosen_BTS.device).expand_as(rank_BTS)
-    slots_BTS = torch.where(chosen_BTS, rank_BTS - 1, count)
-    filled = torch.full((*chosen_BTS.shape[:-1], count + 1), -1, dtype=torch.int64, device=chosen_BTS.device)
-    return filled.scatter_(-1, slots_BTS, columns_S)[..., :count]
+def _ascending(positions: Tensor, values: Tensor, keys: int) -> Tensor:
+    """Sorted positions, those with a value of -inf as -1 at the end."""
+    ordered = torch.where(values > -torch.inf, positions, keys).sort(-1).values
+    return ordered.masked_fill_(ordered == keys, -1)
+
+
+def _fill_from_the_left(scores_XS: Tensor, smallest_X1: Tensor, count: int) -> Tensor:
+    """All positions above the smallest selected score, then as many of those that equal it as there is room for."""
+    above_XS, tied_XS = scores_XS > smallest_X1, scores_XS == smallest_X1
+    room_X1 = count - above_XS.sum(-1, keepdim=True)
+    chosen_XS = above_XS | (tied_XS & (tied_XS.cumsum(-1) <= room_X1))
+    return chosen_XS.nonzero()[:, 1].view(-1, count)
