@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from harness.contract.config import ModelConfig
 from harness.measure.measurement import outputs_path
 from harness.measure.tolerances import Tolerance, tolerance
 from harness.suite.variant import Variant
@@ -55,9 +56,9 @@ def row_errors(logits_RV: torch.Tensor, reference_RV: torch.Tensor) -> list[floa
 
 
 def judge(
-    logits_RV: torch.Tensor, folder: Path, variant: Variant, reference: str | None, name: str = "logits"
+    logits_RV: torch.Tensor, folder: Path, variant: Variant, config: ModelConfig, reference: str | None
 ) -> Verdict:
-    """Hold logits [R, vocab] on fresh inputs against the stored ones of cell `reference`."""
+    """Hold logits [R, vocab] on fresh inputs against those that the cell `reference` has stored."""
     if not bool(torch.isfinite(logits_RV).all()):
         return Verdict(reference or "nothing: not finite", [], ["the answer has NaN or infinite logits"])
     if reference is None:
@@ -65,22 +66,30 @@ def judge(
     stored = load(folder, reference)
     if stored is None:
         return Verdict(f"nothing: the reference {reference} stored no answer", [], [])
-    expected_RV = stored[name]
+    expected_RV = stored["logits"]
     if expected_RV.shape != logits_RV.shape:
         shapes = f"{list(logits_RV.shape)}, the reference's {list(expected_RV.shape)}"
         return Verdict(reference, [], [f"the answer's shape is {shapes}"])
     errors = row_errors(logits_RV.cpu(), expected_RV)
-    allowed = tolerance(variant, Variant.from_id(reference.rpartition(":")[2]))
+    allowed = tolerance(variant, variant_of(reference), config)
     return Verdict(reference, errors, faults(errors, allowed))
 
 
 def faults(errors: list[float], allowed: Tolerance) -> list[str]:
     """Why these row errors are too large; empty when they are not."""
-    middle = sorted(errors)[(len(errors) - 1) // 2]
-    worst = max(errors)
+    needed = math.ceil(allowed.share * len(errors))
+    typical, worst = sorted(errors)[needed - 1], max(errors)
     found = []
-    if not middle <= allowed.typical:
-        found.append(f"typical error {middle:.2g} is over {allowed.typical:g} ({allowed.reason})")
-    if not worst <= allowed.worst or math.isnan(worst):
-        found.append(f"worst error {worst:.2g} is over {allowed.worst:g} ({allowed.reason})")
+    if not typical <= allowed.typical:
+        found.append(
+            f"the answer is off by {typical:.2g} (relative L2, best {needed} of {len(errors)} rows); "
+            f"allowed: {allowed.typical:.2g} ({allowed.reason})"
+        )
+    if not worst <= allowed.worst:
+        found.append(f"a row of the answer is off by {worst:.2g} (relative L2); allowed: {allowed.worst:.2g}")
     return found
+
+
+def variant_of(cell_id: str) -> Variant:
+    """The variant that a cell id ends with."""
+    return Variant.from_id(cell_id.rpartition(":")[2])

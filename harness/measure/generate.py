@@ -16,7 +16,6 @@ from harness.measure.measurement import Bench
 from harness.measure.timed import TimedMeasurement
 from harness.measure.tolerances import tolerance
 from harness.records.record import CellId
-from harness.suite.variant import Variant
 
 CHECK_TOKENS = 16
 """Answer tokens that the check looks at, at most: it needs the logits of each, and vocabularies are large."""
@@ -79,8 +78,9 @@ class GenerateMeasurement(TimedMeasurement):
         logits of a row whose L2 error is e * |row| can change places when they are closer than sqrt(2) * e * |row|.
         """
         variant = self.cell.variant
-        reference = Variant.from_id(self.bench.reference.rpartition(":")[2]) if self.bench.reference else variant
-        slack_BT = math.sqrt(2) * tolerance(variant, reference).typical * logits_BTV.norm(dim=-1)
+        reference = answers.variant_of(self.bench.reference) if self.bench.reference else variant
+        allowed = tolerance(variant, reference, self.bench.runner.config).typical
+        slack_BT = math.sqrt(2) * allowed * logits_BTV.norm(dim=-1)
         chosen_BT = logits_BTV.gather(-1, own_BT[..., None]).squeeze(-1)
         wrong_BT = logits_BTV.amax(-1) - chosen_BT > slack_BT
         seen = [difference + 1 for difference in first_differences(own_BT, forced_BT)]

@@ -7,7 +7,6 @@ A child's `ru_maxrss` starts at its parent's peak, so it cannot be used: the ker
 from __future__ import annotations
 
 import ctypes
-import gc
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -42,7 +41,6 @@ class ProcessMemory(MemoryMeter):
     """Resident bytes of this process (Linux)."""
 
     def _resident(self) -> int | None:
-        gc.collect()
         _give_back_free_memory()
         return _status_bytes("VmRSS")
 

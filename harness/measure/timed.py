@@ -23,7 +23,7 @@ NOT_REAL = (" (emulated)", " (interpreted)")
 """How `Runner.resolved()` ends the value of a slot whose arithmetic is right but whose speed says nothing."""
 
 CHECK_ROWS = 3
-"""Rows of logits that a sparse selector's answer is judged by at least, so that one swapped key does not decide."""
+"""Rows of logits that an answer is judged by at least, so that one swapped expert or key does not decide."""
 
 
 class TimedMeasurement(Measurement):
@@ -91,7 +91,8 @@ class TimedMeasurement(Measurement):
     def judge(self, answer: dict[str, torch.Tensor]) -> Verdict:
         """Judge `answer["logits"]` [R, vocab] by the reference's; a reference that is sound is stored whole."""
         logits_RV = answer["logits"].float()
-        verdict = answers.judge(logits_RV, self.bench.folder, self.cell.variant, self.bench.reference)
+        bench = self.bench
+        verdict = answers.judge(logits_RV, bench.folder, self.cell.variant, bench.runner.config, bench.reference)
         if self.bench.reference is None and not verdict.faults:
             answers.store(self.bench.folder, self.cell.id, {**answer, "logits": logits_RV})
         return verdict
@@ -101,8 +102,8 @@ class TimedMeasurement(Measurement):
         return {"prompt_tokens": self.workload.length}
 
     def fresh_batches(self) -> int:
-        """How many batches of fresh inputs make at least as many rows as this selector is judged by."""
-        return 1 if self.cell.variant.selector == "dense" else -(-CHECK_ROWS // self.workload.batch)
+        """How many batches of fresh inputs make at least as many rows as an answer is judged by."""
+        return -(-CHECK_ROWS // self.workload.batch)
 
     # --- metrics ----------------------------------------------------------------------------------
 

@@ -1,16 +1,22 @@
 """How far two correct variants may be apart: the one table of tolerances, each with its reason.
 
-Errors are relative L2 over the vocabulary, one a row of logits. `typical` bounds the (lower) median row, `worst`
-every row. The two differ where two correct programs may take different decisions: DSA keeps the best index_topk
-keys, a router keeps the best experts, and a rounding error of the last bit can swap two candidates whose scores
-are nearly equal. Such a swap is rare and moves one row much; a fault (wrong mask, dropped block, wrong layout,
-stale cache) moves all rows. So the typical row decides, and `worst` catches what no swap can do.
+Errors are relative L2 over the vocabulary, one a row of logits. Two correct programs do not only round differently,
+they may take another decision: DSA keeps the best index_topk keys and a router the best experts, and rounding can
+swap two candidates whose scores are nearly equal. A swap moves few rows, and those much; a fault (wrong mask, dropped
+block, wrong layout, stale cache) moves all rows. So a share of the rows has to be within `typical`, and every row
+within `worst`, which unrelated answers (error sqrt(2)), zeros (error 1) and answers to other inputs cannot be.
+
+The figures were measured on the presets, on this machine class, and are far from both sides: correct fp32 variants
+(forms, selectors, transformers) are 2e-7 to 1e-6 apart, bf16 ones 5e-3 to 2e-2, with single rows at 0.1 to 0.6 where
+an expert or a key was swapped; the faults planted in tests/measure/test_tolerances.py move fp32 rows by 1e-2 and more.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from harness.contract.config import ModelConfig
 from harness.suite.variant import Variant
 
 
@@ -19,31 +25,44 @@ class Tolerance:
     """Allowed relative L2 errors."""
 
     typical: float
+    """At least `share` of the rows are within this."""
+    share: float
     worst: float
+    """Every row is within this."""
     reason: str
 
 
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
-    ("fp32", "dense"): Tolerance(1e-4, 1e-2, "fp32 dense: rounding of sums in another order"),
-    ("fp32", "dsa"): Tolerance(2e-3, 0.3, "fp32 dsa: rounding, rarely a swapped key"),
-    ("bf16", "dense"): Tolerance(5e-2, 0.3, "bf16 dense: 8 bits of mantissa through all layers"),
-    ("bf16", "dsa"): Tolerance(1e-1, 0.5, "bf16 dsa: 8 bits of mantissa, and keys swapped by them"),
+    ("fp32", "dense"): Tolerance(1e-4, 1 / 2, 1e-2, "sums in another order; 1e-2 leaves room for one swapped expert"),
+    ("fp32", "dsa"): Tolerance(1e-3, 1 / 2, 1e-2, "sums in another order, and keys swapped at earlier positions"),
+    ("bf16", "dense"): Tolerance(
+        5e-2, 1 / 3, 1.0, "8 bits of mantissa through all layers, and experts swapped by them"
+    ),
+    ("bf16", "dsa"): Tolerance(5e-2, 1 / 3, 1.0, "8 bits of mantissa, and experts and keys swapped by them"),
 }
-"""By (coarser precision of the two cells, selector)."""
+"""By (coarser precision of the two cells, selector); DSA's swaps come on top, see `tolerance`."""
 
 COARSENESS = ("fp64", "fp32", "bf16")
 """Precisions from fine to coarse; the coarser of two cells decides how far apart they may be."""
 
 
-def tolerance(variant: Variant, reference: Variant) -> Tolerance:
-    """How far `variant` may be from `reference`.
+def tolerance(variant: Variant, reference: Variant, config: ModelConfig) -> Tolerance:
+    """How far `variant` may be from `reference` on a model of these dimensions.
 
-    A precision or selector that a plugin brings and that has no entry here is held to the coarsest one that has:
-    it cannot be trusted more than what is known, and it is not excused from the check either.
+    In a flat attention over index_topk keys, one swapped key changes the output by sqrt(2 / index_topk) of its norm:
+    with DSA, `typical` has room for one such swap in bf16 (where it is the rule), and `worst` for four in fp32.
+
+    A precision or selector that a plugin brings and that has no entry is held to the coarsest one that has: it
+    cannot be trusted more than what is known, and it is not excused from the check either.
     """
     precision = max((_known(variant.precision), _known(reference.precision), "fp32"), key=COARSENESS.index)
     selector = "dense" if variant.selector == "dense" else "dsa"
-    return TOLERANCES[precision, selector]
+    base = TOLERANCES[precision, selector]
+    if selector == "dense" or not config.index_topk:
+        return base
+    swap = math.sqrt(2 / config.index_topk)
+    typical = base.typical + (swap if precision == "bf16" else 0.0)
+    return Tolerance(typical, base.share, min(1.0, base.worst + 4 * swap), base.reason)
 
 
 def _known(precision: str) -> str:

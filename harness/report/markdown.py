@@ -55,6 +55,6 @@ def _items(lines: Iterable[str]) -> str:
 
 def _escaped(text: str) -> str:
     """Characters that would end a cell or start markup."""
-    for character in "\\|*_<>":
+    for character in "\\|*<>":
         text = text.replace(character, "\\" + character)
     return " ".join(text.split())

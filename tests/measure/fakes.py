@@ -30,6 +30,7 @@ CONFIG = ModelConfig(
     qk_rope_head_dim=2,
     v_head_dim=4,
     max_position_embeddings=4096,
+    index_topk=8,
 )
 
 
@@ -98,7 +99,7 @@ class FakeRunner(Runner):
 
 
 class PlantedClock(Clock):
-    """Advances by the next planted number of milliseconds at every mark."""
+    """Advances by the next planted number of milliseconds at every mark; by one when none is left."""
 
     def __init__(self, steps: Sequence[float]) -> None:
         self.steps = list(steps)
@@ -108,7 +109,7 @@ class PlantedClock(Clock):
         pass
 
     def mark(self) -> float:
-        self.now += self.steps.pop(0)
+        self.now += self.steps.pop(0) if self.steps else 1.0
         return self.now
 
     def between(self, marks: Sequence[float]) -> list[float]:

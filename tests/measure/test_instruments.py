@@ -12,8 +12,6 @@ from harness.measure import answers
 from harness.measure.clock import CpuClock, clock_for
 from harness.measure.memory import memory_for
 from harness.measure.prompts import Prompts, load_tokenizer
-from harness.measure.tolerances import TOLERANCES, tolerance
-from tests.measure.fakes import DENSE, DSA
 
 MIB = 2**20
 
@@ -99,15 +97,3 @@ def test_row_errors_by_hand() -> None:
         0,
         0.5,
     ]
-
-
-def test_tolerances_have_reasons_and_grow_with_coarseness() -> None:
-    for one in TOLERANCES.values():
-        assert one.reason
-        assert one.typical < one.worst < 1
-    bf16, fp8 = DENSE.with_options({"precision": "bf16"}), DENSE.with_options({"precision": "fp4-of-a-plugin"})
-    assert tolerance(DENSE, DENSE).typical < tolerance(bf16, DENSE).typical
-    assert tolerance(DENSE, bf16) == tolerance(bf16, DENSE)
-    assert tolerance(fp8, DENSE) == tolerance(bf16, DENSE)
-    assert tolerance(DENSE.with_options({"precision": "fp64"}), DENSE) == tolerance(DENSE, DENSE)
-    assert tolerance(DSA.with_options({"selector": "nsa"}), DSA) == tolerance(DSA, DSA)
