@@ -71,12 +71,16 @@ class RunFolder:
         """Make a new folder below `out`. Raises UsageError, with nothing left behind, when that cannot be written."""
         now = datetime.now(UTC)
         header = RunHeader(suite, context, now.isoformat(timespec="seconds"), name, tables or {})
+        path: Path | None = None
         try:
             path = _new_folder(out, f"{name}-{now:%Y%m%dT%H%M%SZ}")
             _write_synced(path / "run.json", msgspec.json.format(msgspec.json.encode(header)) + b"\n")
             (path / "scratch").mkdir()
         except OSError as error:
-            raise UsageError(f"cannot write results there: {error.strerror}; name another folder", _out(out)) from None
+            if path is not None:
+                shutil.rmtree(path, ignore_errors=True)
+            what = f"cannot write results there: {error.strerror}; name another folder"
+            raise UsageError(what, f"--out {out}") from None
         return cls(path, header)
 
     @classmethod
@@ -102,17 +106,24 @@ class RunFolder:
         return self.path / "scratch"
 
     def append(self, record: Record) -> None:
-        """Add one record and return only when it is on disk."""
-        with (self.path / "records.jsonl").open("ab") as file:
-            file.write(msgspec.json.encode(record) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add one record and return only when it is on disk. Raises UsageError when it cannot be: a full disk."""
+        path = self.path / "records.jsonl"
+        try:
+            with path.open("ab") as file:
+                file.write(msgspec.json.encode(record) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UsageError(f"cannot store a record: {error.strerror}", str(path)) from None
 
     def write_samples(self, cell: CellId, documents: Iterable[dict[str, Any]]) -> str:
-        """Store a cell's per-document results; returns their path relative to the run folder."""
+        """Store a cell's per-document results; returns their path relative to the run folder. Raises UsageError."""
         relative = f"samples/{cell.slug}.jsonl"
-        (self.path / "samples").mkdir(exist_ok=True)
-        _write_synced(self.path / relative, b"".join(msgspec.json.encode(each) + b"\n" for each in documents))
+        try:
+            (self.path / "samples").mkdir(exist_ok=True)
+            _write_synced(self.path / relative, b"".join(msgspec.json.encode(each) + b"\n" for each in documents))
+        except OSError as error:
+            raise UsageError(f"cannot store samples: {error.strerror}", str(self.path / relative)) from None
         return relative
 
     def records(self) -> list[Record]:
@@ -186,7 +197,3 @@ def _runs_nearby(path: Path) -> str:
             shown = ", ".join(str(folder / name) for name in runs[-3:])
             return f"{len(runs)} runs are in {str(folder)!r}, the last: {shown}"
     return "allowed: a folder that `harness run` wrote"
-
-
-def _out(out: Path) -> str:
-    return f"--out {out}"

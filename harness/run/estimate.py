@@ -6,10 +6,13 @@ Used for the plan's time column, the progress bar's weights, and the choice whet
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.contract.config import ModelConfig
 from harness.contract.facts import MachineFacts
+from harness.model.parameters import disk_shapes
 from harness.suite.schema import Accuracy, Decode, Equivalence, Generate, Prefill, Sampling, Workload
 from harness.suite.variant import Variant
 
@@ -54,30 +57,13 @@ class Size:
     active: int
 
 
+@lru_cache(maxsize=16)
 def parameters(config: ModelConfig) -> Size:
-    """Parameters from the dimensions alone: projections, experts, embeddings and head (DeepSeek-V3, section 2.1)."""
-    attention, dense = _attention_parameters(config), 3 * config.hidden_size * config.intermediate_size
+    """Parameters of all tensors on disk; a token uses all of them but the routed experts that it is not sent to."""
+    total = sum(math.prod(shape) for shape in disk_shapes(config).values())
     expert = 3 * config.hidden_size * config.moe_intermediate_size
-    total = active = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-    for kind in config.mlp_layer_types:
-        total += attention + (
-            dense if kind == "dense" else expert * (config.n_routed_experts + config.n_shared_experts)
-        )
-        active += attention + (
-            dense if kind == "dense" else expert * (config.num_experts_per_tok + config.n_shared_experts)
-        )
-    return Size(total, active)
-
-
-def _attention_parameters(config: ModelConfig) -> int:
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    queries = heads * config.qk_head_dim
-    down = config.q_lora_rank or 0
-    query = hidden * queries if not down else hidden * down + down * queries
-    latent = hidden * (config.kv_lora_rank + config.qk_rope_head_dim)
-    up = config.kv_lora_rank * heads * (config.qk_nope_head_dim + config.v_head_dim)
-    indexer = (down or hidden) * config.index_n_heads * config.index_head_dim + hidden * config.index_head_dim
-    return query + latent + up + heads * config.v_head_dim * hidden + (indexer if config.has_indexer else 0)
+    sparse_layers = config.mlp_layer_types.count("sparse")
+    return Size(total, total - sparse_layers * (config.n_routed_experts - config.num_experts_per_tok) * expert)
 
 
 @dataclass(frozen=True)
