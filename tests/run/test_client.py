@@ -1,0 +1,131 @@
+"""One worker process seen from the parent: where its code comes from, and what its end is called."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.contract.registry import Registry
+from harness.records.record import CellId, Status
+from harness.run import machine, protocol
+from harness.run.client import CellError, WorkerClient, package_root
+from harness.run.worker import describe
+from harness.suite.schema import Prefill
+from harness.suite.variant import Variant
+from tests.support.fake_suite import PLUGIN, fake_suite
+
+
+def client(folder: Path, kernels: str = "sound", root: Path | None = None) -> WorkerClient:
+    """A worker of the fake engine, not yet started."""
+    if not (folder / "checkpoint").exists():
+        fake_suite(folder, [kernels], [8])
+    setup = protocol.Load(
+        checkpoint=str(folder / "checkpoint"),
+        variant=Registry([str(PLUGIN)], entry_points=False).variant({"engine": "fake", "kernels": kernels}),
+        device="cpu",
+        threads=1,
+        seed=3,
+        plugins=[str(PLUGIN)],
+        folder=str(folder),
+        root=str(root or package_root()),
+    )
+    return WorkerClient(setup, folder / "worker.log", 60.0)
+
+
+def quiet(_: float, __: str) -> None:
+    pass
+
+
+def open_cell(worker: WorkerClient, length: int) -> protocol.Reply:
+    workload = Prefill(length, context="random")
+    variant: Variant = worker.setup.variant
+    cell = CellId("t", {"kind": "prefill", "length": length, "batch": 1}, variant)
+    return worker.ask(protocol.Open(cell, workload, None, 1), 60.0, quiet)
+
+
+@pytest.fixture(scope="module")
+def copied_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another checkout, whose worker says so."""
+    root = tmp_path_factory.mktemp("other") / "checkout"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package_root() / "harness", root / "harness", ignore=ignore)
+    shutil.copytree(package_root() / "plugins", root / "plugins", ignore=ignore)
+    worker = root / "harness" / "run" / "worker.py"
+    worker.write_text(worker.read_text().replace('"seed": self', '"seed_of_the_copy": self'))
+    return root
+
+
+def test_a_worker_of_another_checkout_runs_that_checkouts_code(tmp_path: Path, copied_checkout: Path) -> None:
+    worker = client(tmp_path, root=copied_checkout)
+    ready = worker.start(60.0, quiet)
+    worker.close()
+    assert ready.context["seed_of_the_copy"] == 3
+
+
+def test_code_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    worker = client(tmp_path, root=tmp_path / "nowhere")
+    with pytest.raises(CellError) as caught:
+        worker.start(60.0, quiet)
+    worker.close()
+    assert caught.value.usage
+    assert "it has to come from" in caught.value.reasons[0]
+
+
+def test_the_users_own_python_path_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.run.client import _environment
+
+    monkeypatch.setenv("PYTHONPATH", f"/their/own{os.pathsep}")
+    root = package_root()
+    assert _environment(root)["PYTHONPATH"].split(os.pathsep) == [str(root), str(root / "plugins"), "/their/own"]
+    assert _environment(tmp_path)["PYTHONPATH"].split(os.pathsep) == ["/their/own"]
+
+
+def test_a_cell_takes_turns_and_ends(tmp_path: Path) -> None:
+    worker = client(tmp_path, "chatter")
+    worker.start(60.0, quiet)
+    assert open_cell(worker, 13) == protocol.Opened(timed=True)
+    assert worker.ask(protocol.Block(3), 60.0, quiet) == protocol.Done()
+    result = worker.ask(protocol.Finish(), 60.0, quiet)
+    worker.close()
+    assert isinstance(result, protocol.Result)
+    assert result.status == Status.PASSED
+    assert len(result.metrics["ttft"].samples) == 3
+
+
+@pytest.mark.parametrize(("evidence", "status"), [(True, Status.OOM), (False, Status.FAILED)])
+def test_sigkill_is_out_of_memory_only_with_the_kernels_word_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evidence: bool, status: Status
+) -> None:
+    worker = client(tmp_path)
+    worker.start(60.0, quiet)
+    before = machine.oom_kills()
+    grown = {path: count + evidence for path, count in (before or {"memory.events": 0}).items()}
+    monkeypatch.setattr(machine, "oom_kills", lambda: grown)
+    assert worker.process is not None
+    os.kill(worker.process.pid, signal.SIGKILL)
+    with pytest.raises(CellError) as caught:
+        open_cell(worker, 8)
+    assert caught.value.status == status
+    assert ("killed by the kernel for memory" in caught.value.reasons[0]) == evidence
+    assert not caught.value.answered
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), Status.OOM),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), Status.OOM),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), Status.OOM),
+        (OSError(12, "Cannot allocate memory"), Status.OOM),
+        (type("OutOfMemoryError", (RuntimeError,), {})("no more"), Status.OOM),
+        (RuntimeError("shapes do not match"), Status.FAILED),
+        (ValueError("the paper is out of memory range"), Status.FAILED),
+        (SystemExit(3), Status.FAILED),
+    ],
+)
+def test_exceptions_have_types(error: BaseException, status: Status) -> None:
+    assert describe(error).status == status
