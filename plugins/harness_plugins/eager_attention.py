@@ -68,7 +68,7 @@ def mqa_sparse_attention(
 
 
 def _attend_selected(q_THL: Tensor, rows_SL: Tensor, selected_TK: Tensor, value_width: int) -> Tensor:
-    rows_TKL = rows_SL[selected_TK.clamp(min=0)]
+    rows_TKL = rows_SL.index_select(0, selected_TK.clamp(min=0).flatten()).unflatten(0, selected_TK.shape)
     scores_THK = torch.matmul(q_THL, rows_TKL.transpose(-1, -2))
     if selected_TK[..., -1].min() < 0:
         scores_THK.masked_fill_((selected_TK < 0)[:, None], -torch.inf)

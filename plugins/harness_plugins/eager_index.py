@@ -38,12 +38,30 @@ def select_topk(scores_BTS: Tensor, count: int) -> Tensor:
     if count == keys:
         positions_S = torch.arange(keys, device=scores_BTS.device)
         return _ascending(positions_S.expand_as(scores_BTS), scores_BTS, keys)
-    values, positions = scores_BTS.topk(count + 1)
+    values, positions = _highest(scores_BTS, count + 1)
     selected_BTK = _ascending(positions[..., :count], values[..., :count], keys)
     tied_BT = (values[..., count - 1] == values[..., count]) & (values[..., count] > -torch.inf)
     if tied_BT.any():
         selected_BTK[tied_BT] = _fill_from_the_left(scores_BTS[tied_BT], values[tied_BT][:, count - 1 : count], count)
     return selected_BTK
+
+
+def _highest(scores_BTS: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """As `scores.topk(count)`, in two rounds: the best groups of neighbours, then the best of their members.
+
+    The `count` groups with the highest maxima hold `count` elements that no element outside them exceeds, so the
+    values are the same; which of several equal elements is returned differs. About sqrt(S / count) neighbours a
+    group make both rounds equally long.
+    """
+    keys = scores_BTS.shape[-1]
+    size = int((keys / count) ** 0.5)
+    if size < 2:
+        return scores_BTS.topk(count)
+    groups_BTXY = F.pad(scores_BTS, (0, -keys % size), value=-torch.inf).unflatten(-1, (-1, size))
+    best_BTK = groups_BTXY.amax(-1).topk(count, sorted=False).indices
+    members_BTKY = groups_BTXY.gather(-2, best_BTK[..., None].expand(-1, -1, -1, size))
+    values, places = members_BTKY.flatten(-2).topk(count)
+    return values, best_BTK.gather(-1, places // size) * size + places % size
 
 
 def _ascending(positions: Tensor, values: Tensor, keys: int) -> Tensor:
