@@ -66,7 +66,10 @@ def _machine_rows(facts: MachineFacts) -> list[tuple[str, str]]:
     rows = [
         ("system", f"{facts.system} {facts.architecture}"),
         ("cpu", f"{facts.cpu_model}, {facts.cpu_count} usable"),
-        ("memory", f"{facts.memory_bytes / 2**30:.1f} GiB, {machine.available_memory_bytes() / 2**30:.1f} GiB free"),
+        (
+            "memory",
+            f"{facts.memory_bytes / 2**30:.1f} GiB, {machine.available_memory_bytes('cpu') / 2**30:.1f} GiB free",
+        ),
         ("load", " ".join(map(str, machine.load_average()))),
         ("gpu", gpu),
         ("python", platform.python_version()),

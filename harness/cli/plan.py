@@ -82,7 +82,7 @@ def _foot(plan: Plan) -> str:
     guessed = sum(not planned.stored for planned in running)
     if guessed:
         lines.append(f"? estimated from operations and bytes ({guessed} cells); times without it come from stored runs")
-    available = machine.available_memory_bytes()
+    available = machine.available_memory_bytes(plan.facts.device)
     return "\n".join(lines + [_memory(table, available) for table in plan.tables if table.variants])
 
 

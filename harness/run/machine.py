@@ -84,8 +84,12 @@ def memory_bytes() -> int:
     return min([total, *_cgroup_limits()])
 
 
-def available_memory_bytes() -> int:
-    """Memory that is free for new processes now, within the control group's limit."""
+def available_memory_bytes(device: str) -> int:
+    """Memory that is free for workers now: the first GPU's, or the machine's within the control group's limit."""
+    if device == "cuda":
+        text = _output(["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]) or ""
+        first = text.splitlines()[0].strip() if text else ""
+        return int(first) * 2**20 if first.isdigit() else 0
     import psutil
 
     free = int(psutil.virtual_memory().available)

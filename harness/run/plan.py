@@ -117,8 +117,11 @@ def make_plan(
 ) -> Plan:
     """Plan a suite. `former_seconds` maps cell ids to what they took in stored runs.
 
-    Raises UsageError for unknown names, a checkpoint that is not there, or a context beyond the model's maximum.
+    Raises UsageError for unknown names, a checkpoint or a device that is not there, or a context beyond the model's
+    maximum.
     """
+    if facts.device == "cuda" and facts.gpu_name is None:
+        raise UsageError("device cuda: nvidia-smi shows no GPU here; allowed: cpu", suite.where("device"))
     threads = suite.suite.threads or facts.cpu_count
     rates = estimate.rates_of(facts, threads)
     tables = [

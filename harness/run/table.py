@@ -35,7 +35,7 @@ class TableRun:
         self.progress = progress
         self.workers = Workers(plan, table, store.scratch, progress)
         self.checkpoint = checkpoint_identity(table.table.checkpoint, table.config, plan.seed)
-        self.interleaved = table.fits_together(machine.available_memory_bytes())
+        self.interleaved = table.fits_together(machine.available_memory_bytes(plan.facts.device))
         self.context = {**context, "interleaved": self.interleaved}
         self.failed: set[str] = set()
         """Ids of cells that have ended without a usable answer."""

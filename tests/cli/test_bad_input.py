@@ -111,11 +111,15 @@ def test_the_message_names_the_line(suite: FakeSuite, refused: Shell, name: str,
         (["--only", "kernels=wrnog"], ["--only kernels=wrnog", "did you mean 'wrong'?"]),
         (["--only", "kernel=wrong"], ["unknown axis 'kernel'", "did you mean 'kernels'?"]),
         (["--only", "kernels=crash"], ["--only kernels=crash", "no variant of the suite is left", "/sound/"]),
+        (["--device", "cuda"], ["--device cuda", "nvidia-smi shows no GPU here", "allowed: cpu"]),
         (["--checkpoint", "v32-layr"], ["v32-layr", "did you mean 'v32-layer'"]),
         (["--plugin", "no_such_module_at_all"], ["no_such_module_at_all", "fails at import"]),
     ],
 )
-def test_bad_flags(suite: FakeSuite, refused: Shell, flags: list[str], parts: list[str]) -> None:
+def test_bad_flags(
+    suite: FakeSuite, refused: Shell, monkeypatch: pytest.MonkeyPatch, flags: list[str], parts: list[str]
+) -> None:
+    monkeypatch.setattr("harness.run.machine.gpu_facts", dict)
     message = refused("run", suite.path, "--out", suite.out, *flags)
     for part in parts:
         assert part in message

@@ -16,7 +16,7 @@ def test_facts_describe_this_machine() -> None:
     assert facts.cpu_count >= 1
     assert facts.cpu_model
     assert facts.memory_bytes > 2**28
-    assert machine.available_memory_bytes() <= facts.memory_bytes
+    assert machine.available_memory_bytes("cpu") <= facts.memory_bytes
     assert "torch" in facts.packages
     assert facts.gpu_name is None
 
@@ -43,7 +43,7 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_control_groups_limits_count(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)))
     assert machine.memory_bytes() == 2**30
-    assert machine.available_memory_bytes() <= 2**30
+    assert machine.available_memory_bytes("cpu") <= 2**30
     assert machine.cpu_count() == 2  # one and a half, rounded up
     (cgroup / "memory.max").write_text("max\n")
     (cgroup / "cpu.max").write_text("max 100000\n")

@@ -150,7 +150,7 @@ def test_workers_that_do_not_fit_run_one_after_another(
     suite.path.write_text(
         suite.path.read_text().replace("      - sound\n      - wrong\n", "      - wrong\n      - sound\n")
     )
-    monkeypatch.setattr("harness.run.machine.available_memory_bytes", lambda: 1)
+    monkeypatch.setattr("harness.run.machine.available_memory_bytes", lambda _: 1)
     assert main(["run", str(suite.path), "--out", str(suite.out)]) == 1
     records = suite.records()
     assert [one["context"]["interleaved"] for one in records] == [False] * 4
