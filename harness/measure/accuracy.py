@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -18,11 +18,9 @@ from harness.errors import UsageError
 from harness.measure.accuracy_catalog import FoundTask, find_task
 from harness.measure.measurement import Bench, Measurement, Outcome
 from harness.measure.prompts import load_tokenizer
+from harness.records.metrics import METRICS, metric
 from harness.records.record import CellId, Metric, Status
 from harness.suite.schema import Accuracy, Workload
-
-UNITS = {"bits_per_byte": "bits/byte", "log_loss": "nats"}
-"""Units of metrics that have one."""
 
 
 class AccuracyMeasurement(Measurement):
@@ -164,34 +162,42 @@ def metrics_of(task: FoundTask, results: dict[str, Any], documents: Sequence[dic
     A metric that is the mean of its documents' scores keeps them as samples; any other keeps lm-eval's figure.
     """
     named = [task.name] if task.name in results["results"] else list(task.tasks)
-    metrics = {}
+    found = {}
     for name in named:
         prefix = "" if len(named) == 1 else f"{name}."
-        for key, value in results["results"][name].items():
-            metric, comma, filter_name = key.partition(",")
-            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
-                continue
-            better = results["higher_is_better"].get(name, {}).get(metric)
+        directions = results["higher_is_better"].get(name, {})
+        for metric_name, filter_name, value in _reported(results["results"][name]):
             own = [document for document in documents if (document["task"], document["filter"]) == (name, filter_name)]
-            label = metric if filter_name == "none" else f"{metric}[{filter_name}]"
-            metrics[prefix + label] = Metric(
-                UNITS.get(metric, ""), _samples(own, metric, value), "mean", _direction(better)
-            )
+            label = metric_name if filter_name == "none" else f"{metric_name}[{filter_name}]"
+            samples = _samples(own, metric_name, value)
+            found[prefix + label] = _metric(metric_name, samples, directions.get(metric_name))
     losses = [document["log_loss"] for document in documents if document.get("log_loss") is not None]
     if losses and len(losses) == len(documents) and "target" in documents[0]:
-        metrics["log_loss"] = Metric(UNITS["log_loss"], losses, "mean", "lower")
-    return metrics
+        found["log_loss"] = metric("log_loss", losses)
+    return found
 
 
-def _samples(documents: Sequence[dict[str, Any]], metric: str, value: float) -> list[float]:
-    scores = [document["scores"].get(metric) for document in documents]
+def _reported(figures: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """(metric, filter, value) of what lm-eval reports under keys like `acc,none`; standard errors left out."""
+    for key, value in figures.items():
+        name, comma, filter_name = key.partition(",")
+        if comma and not name.endswith("_stderr") and isinstance(value, int | float):
+            yield name, filter_name, float(value)
+
+
+def _samples(documents: Sequence[dict[str, Any]], name: str, value: float) -> list[float]:
+    scores = [document["scores"].get(name) for document in documents]
     if not scores or None in scores or not math.isclose(statistics.fmean(scores), value, rel_tol=1e-9, abs_tol=1e-12):
-        return [float(value)]
+        return [value]
     return scores
 
 
-def _direction(higher_is_better: bool | None) -> str:
-    return "neither" if higher_is_better is None else "higher" if higher_is_better else "lower"
+def _metric(name: str, samples: list[float], higher_is_better: bool | None) -> Metric:
+    """A metric of the project's table, or one that only lm-eval knows: without a unit, in its own direction."""
+    if name in METRICS:
+        return metric(name, samples)
+    better = "neither" if higher_is_better is None else "higher" if higher_is_better else "lower"
+    return Metric("", samples, "mean", better)
 
 
 def _require_length(task: FoundTask, tokens: dict[str, float]) -> None:
