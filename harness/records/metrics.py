@@ -67,6 +67,17 @@ METRICS: dict[str, MetricSpec] = {
         MetricSpec("first_difference", "tokens", "higher", "min", "first diff.",
                    "Greedy tokens before the first that differs from the baseline's, one sample a sequence; the number "
                    "of generated tokens when none does."),
+        MetricSpec("acc", "fraction", "higher", "mean", "acc",
+                   "accuracy: share of documents answered right, one sample a document (0 or 1)."),
+        MetricSpec("acc_norm", "fraction", "higher", "mean", "acc_norm",
+                   "accuracy: as acc, with log-likelihoods divided by the answers' lengths in bytes."),
+        MetricSpec("exact_match", "fraction", "higher", "mean", "exact match",
+                   "accuracy: share of documents whose generated answer is the right one, one sample a document."),
+        MetricSpec("bits_per_byte", "bits/byte", "lower", "mean", "bits/byte",
+                   "accuracy: negative log-likelihood of the text in bits over its bytes, one sample a document where "
+                   "the mean over documents is lm-eval's figure, else that figure alone."),
+        MetricSpec("log_loss", "nats", "lower", "mean", "log loss",
+                   "accuracy: -log of the right answer's share among the answers' likelihoods, one sample a document."),
     )
 }  # fmt: skip
 
@@ -81,3 +92,16 @@ def withheld(name: str, reason: str) -> Metric:
     """The metric without a number, and why."""
     spec = METRICS[name]
     return Metric(spec.unit, [], spec.statistic, spec.better, withheld=reason)
+
+
+def markdown_table() -> str:
+    """The table of `results/README.md`; `python -m harness.records.metrics` prints it."""
+    rows = ["| metric | unit | better | value is the | meaning |", "|---|---|---|---|---|"]
+    for spec in METRICS.values():
+        meaning = spec.meaning.replace("|", "\\|")
+        rows.append(f"| `{spec.name}` | {spec.unit or '-'} | {spec.better} | {spec.statistic} | {meaning} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(markdown_table())

@@ -71,7 +71,7 @@ class MetricText:
     def once(self) -> str:
         """The metric and its only value, for the line above the table."""
         assert self.values[0] is not None
-        return f"{self._header()} {numbers.number(self.values[0] / self.size)} {self.unit}".strip()
+        return f"{self._header()} {numbers.quantity(self.values[0] / self.size, self.unit)} {self.unit}".strip()
 
     def text(self) -> TextColumn:
         """The column as text."""
@@ -96,17 +96,21 @@ class MetricText:
         if entry is None:
             return Shown((NOTHING,))
         status, metric = entry.record.status, entry.metric(self.column.metric)
-        if status != Status.PASSED and (metric is None or metric.value is None):
-            mark = self.notes.number(f"{status.value}: {'; '.join(entry.record.reasons) or 'no reason was given'}")
-            return Shown((f"{status.value} {mark}" if self.column.is_main else mark,))
+        if status != Status.PASSED:
+            return self._noted(status.value, "; ".join(entry.record.reasons) or "no reason was given")
         if metric is None:
             return Shown((NOTHING,))
         if metric.withheld is not None:
-            return Shown((f"withheld {self.notes.number(metric.withheld)}",))
+            return self._noted("withheld", metric.withheld)
         return Shown(self._parts(entry, metric), best)
 
+    def _noted(self, word: str, reason: str) -> Shown:
+        """The word in the column that says how a cell ended, the number of its note everywhere."""
+        mark = self.notes.number(f"{word}: {reason}")
+        return Shown((f"{word} {mark}" if self.column.is_main else mark,))
+
     def _parts(self, entry: Entry, metric: Metric) -> tuple[str, ...]:
-        texts = [numbers.number(value / self.size) for value in statistics_of(entry, self.column)]
+        texts = [numbers.quantity(value / self.size, self.unit) for value in statistics_of(entry, self.column)]
         if not texts or self.column.bare:
             return tuple(texts) or (NOTHING,)
         text = texts[0]
@@ -141,14 +145,10 @@ class MetricText:
             return set()
         best: set[int] = set()
         for group in self.rows.groups:
-            known = {index: value for index in group if (value := self._passed(index)) is not None}
+            known = {index: value for index in group if (value := self.values[index]) is not None}
             ties = self._ties(known, min if better == "lower" else max)
             best |= ties if len(ties) < len(known) else set()
         return best
-
-    def _passed(self, index: int) -> float | None:
-        entry = self.entries[index]
-        return self.values[index] if entry is not None and entry.record.status == Status.PASSED else None
 
     def _ties(self, known: dict[int, float], choose: Callable[[Iterable[float]], float]) -> set[int]:
         if not known:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records.metrics import METRICS
+from harness.records.record import Status
 from harness.records.statistics import STATISTICS, quantile
 from harness.report.collect import Entry, TableData
 
@@ -130,9 +131,9 @@ def _wanted(group: Group, metric: str, statistic: str, groups: dict[Group, list[
 
 
 def statistics_of(entry: Entry, column: MetricColumn) -> list[float]:
-    """The numbers that a column shows of a record, in stored units; empty when there are none."""
+    """The numbers that a column shows of a record, in stored units; empty unless the cell passed and has them."""
     metric = entry.metric(column.metric)
-    if metric is None or metric.value is None:
+    if metric is None or metric.value is None or entry.record.status != Status.PASSED:
         return []
     if not column.statistic:
         return [metric.value]

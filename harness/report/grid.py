@@ -68,9 +68,12 @@ def make_grid(table: TableData, columns: Sequence[Column] = ()) -> Grid:
 
 def _texts(block: Block, rows: Rows, notes: Notes) -> list[MetricText]:
     columns = without_twins(block.columns, rows)
-    shown = [(column.metric, column.statistic, column.task) for column in columns]
+    kinds: dict[tuple[str, str, str], set[str]] = {}
+    for column in columns:
+        kinds.setdefault((column.metric, column.statistic, column.task), set()).add(column.kind)
     return [
-        MetricText(column, rows, notes, shared=shown.count(key) > 1) for column, key in zip(columns, shown, strict=True)
+        MetricText(column, rows, notes, shared=len(kinds[column.metric, column.statistic, column.task]) > 1)
+        for column in columns
     ]
 
 

@@ -14,6 +14,9 @@ STEPS = {
 }
 """Stored unit -> (shown unit, its size in stored units, from which typical value on it is used)."""
 
+COUNTED = ("tokens", "B", "B/token")
+"""Shown units of things that are counted, not measured."""
+
 UNCERTAIN = "±?"
 """Shown instead of a spread when there is a single sample."""
 
@@ -35,22 +38,30 @@ def unit_for(unit: str, values: Sequence[float]) -> tuple[str, float]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Three significant digits, without an exponent between 0.001 and a million; small whole numbers stay whole.
+    """Three significant digits, without an exponent between 0.001 and a million.
 
-    >>> [number(value) for value in (0.0, 16.0, 3.14159, 41.26, 12345.0, 1.0e-6)]
-    ['0', '16', '3.14', '41.3', '12,300', '1.0e-06']
+    >>> [number(value) for value in (0.0, 3.14159, 41.26, 100.0, 12345.0, 1.0e-6)]
+    ['0', '3.14', '41.3', '100', '12,300', '1.0e-06']
     """
-    if float(value).is_integer() and abs(value) < 1000:
-        return f"{value:.0f}"
+    if value == 0:
+        return "0"
     if not math.isfinite(value):
         return str(value)
-    magnitude = math.floor(math.log10(abs(value)))
+    rounded = float(f"{value:.{digits - 1}e}")
+    magnitude = math.floor(math.log10(abs(rounded)))
     if not -3 <= magnitude < 6:
         return f"{value:.1e}"
-    rounded = round(value, digits - 1 - magnitude)
-    if magnitude >= digits - 1:
-        return f"{rounded:,.0f}"
-    return f"{rounded:.{digits - 1 - magnitude}f}"
+    return f"{rounded:,.{max(0, digits - 1 - magnitude)}f}"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number of a shown unit: counts are whole, everything else has three significant digits.
+
+    >>> quantity(16.0, "tokens"), quantity(16.0, "ms")
+    ('16', '16.0')
+    """
+    counted = unit in COUNTED and float(value).is_integer() and abs(value) < 1e4
+    return f"{value:,.0f}" if counted else number(value)
 
 
 def ratio(value: float) -> str:
