@@ -13,23 +13,31 @@ from harness_plugins.eager_masks import hide_future
 SCORE_BYTES = 2 << 20
 """Largest tensor of per-head scores at one time: it is passed over three times and should stay in a core's cache."""
 
+KEY_BLOCK = 2048
+"""Keys scored at one time, so that a block of them serves several queries even with many index heads."""
+
 
 def index_scores(q_BTGI: Tensor, weights_BTG: Tensor, k_BSI: Tensor, span: Span) -> Tensor:
-    """See `IndexScores`. A few queries at a time, so that the per-head scores never exist for a whole sequence."""
+    """See `IndexScores`. In blocks of queries and keys, so that per-head scores never exist for a whole sequence."""
     wide = accumulation_dtype(q_BTGI.dtype)
     scores = []
     for b, (start, end) in enumerate(zip(span.starts, span.ends, strict=True)):
-        k_SI = k_BSI[b, :end].to(wide)
-        chunk = max(1, SCORE_BYTES // (q_BTGI.shape[2] * end * k_SI.element_size()))
-        pieces = zip(q_BTGI[b].to(wide).split(chunk), weights_BTG[b].to(wide).split(chunk), strict=True)
-        scores_TS = torch.cat([_scores(q_TGI, weights_TG, k_SI) for q_TGI, weights_TG in pieces])
-        scores.append(F.pad(hide_future(scores_TS, start), (0, span.end - end), value=-torch.inf))
+        q_TGI, weights_TG = q_BTGI[b].to(wide), weights_BTG[b].to(wide)
+        blocks = [_block_scores(q_TGI, weights_TG, k_KI.to(wide)) for k_KI in k_BSI[b, :end].split(KEY_BLOCK)]
+        scores_TS = hide_future(torch.cat(blocks, -1), start)
+        scores.append(F.pad(scores_TS, (0, span.end - end), value=-torch.inf) if end < span.end else scores_TS)
     return torch.stack(scores) if len(scores) > 1 else scores[0][None]
 
 
-def _scores(q_TGI: Tensor, weights_TG: Tensor, k_SI: Tensor) -> Tensor:
-    per_head_TGS = torch.matmul(q_TGI.flatten(0, 1), k_SI.T).relu_().unflatten(0, q_TGI.shape[:2])
-    return torch.matmul(weights_TG[:, None], per_head_TGS).squeeze(1)
+def _block_scores(q_TGI: Tensor, weights_TG: Tensor, k_KI: Tensor) -> Tensor:
+    """[T, K]: a few queries at a time, all their heads in one product."""
+    heads = q_TGI.shape[1]
+    chunk = max(1, SCORE_BYTES // (heads * k_KI.shape[0] * k_KI.element_size()))
+    rows = []
+    for few_TGI, few_TG in zip(q_TGI.split(chunk), weights_TG.split(chunk), strict=True):
+        per_head_TGK = torch.matmul(few_TGI.flatten(0, 1), k_KI.T).relu_().unflatten(0, (-1, heads))
+        rows.append(torch.matmul(few_TG[:, None], per_head_TGK).squeeze(1))
+    return torch.cat(rows)
 
 
 def select_topk(scores_BTS: Tensor, count: int) -> Tensor:
