@@ -34,7 +34,8 @@ def add_suite_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         dest="settings",
-        help="change a key of the suite, such as sampling.rounds=5 or tables.NAME.workloads.0.length=2048 (repeatable)",
+        help="change a key of the suite, such as sampling.rounds=5 (a table's own value wins) or "
+        "tables.NAME.workloads.0.length=2048 (repeatable)",
     )
     parser.add_argument(
         "--only",

@@ -24,7 +24,7 @@ def plan_from(args: argparse.Namespace) -> tuple[Plan, Registry]:
     plugins = list(dict.fromkeys([*suite.plugins, *(absolute(plugin) for plugin in args.plugins)]))
     registry = Registry(plugins)
     facts = machine.collect(suite.suite.device or "cpu")
-    return make_plan(suite, registry, facts, plugins, args.only, former_seconds(args.out)), registry
+    return make_plan(suite, registry, facts, plugins, args.only, former_seconds(args.out, suite.name)), registry
 
 
 def absolute(plugin: str) -> str:

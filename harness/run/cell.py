@@ -58,10 +58,11 @@ class CellRun:
                 reference=reference.id if reference else None,
                 warmup=self.sampling.warmup,
             )
-            reply = self._ask(worker, request, 0.0, OPENED, "warming up")
+            reply = self._ask(worker, request, 0.0, OPENED, "setting up")
             assert isinstance(reply, protocol.Opened)
             self.timed = reply.timed
 
+        self.workers.drop_dead(self.id.variant)
         self._guarded(act)
 
     def take_turn(self, round_number: int, position: int) -> None:

@@ -96,6 +96,11 @@ class WorkerClient:
             raise CellError(reply.status, reply.reasons, output, reply.usage, answered=True)
         return reply
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there."""
+        return self.process is not None and self.process.poll() is None
+
     def close(self) -> None:
         """End the process and everything that it started."""
         if self.process is None:

@@ -113,9 +113,9 @@ def make_plan(
     facts: MachineFacts,
     plugins: Sequence[str] = (),
     only: Sequence[str] = (),
-    former_seconds: Mapping[str, float] | None = None,
+    former_seconds: Mapping[tuple[str, str], float] | None = None,
 ) -> Plan:
-    """Plan a suite. `former_seconds` maps cell ids to what they took in stored runs.
+    """Plan a suite. `former_seconds`: see `harness.run.suite_run.former_seconds`.
 
     Raises UsageError for unknown names, a checkpoint or a device that is not there, or a context beyond the model's
     maximum.
@@ -137,7 +137,7 @@ def _plan_table(
     registry: Registry,
     facts: MachineFacts,
     rates: estimate.Rates,
-    former_seconds: Mapping[str, float],
+    former_seconds: Mapping[tuple[str, str], float],
 ) -> PlannedTable:
     config = resolve(table.checkpoint, table.place)
     for workload in table.workloads:
@@ -151,7 +151,7 @@ def _plan_table(
                 *_never_timed(workload, variant, registry),
                 *_without_tokenizer(workload, table.checkpoint),
             ]
-            stored = former_seconds.get(cell.id)
+            stored = former_seconds.get((Path(table.checkpoint).name, cell.id))
             seconds = stored or estimate.seconds_of(workload.workload, variant, config, table.sampling, rates)
             cells.append(PlannedCell(cell, workload, reasons, seconds, stored is not None))
     memory = {variant: _largest(table, variant, config) for variant in table.variants}

@@ -18,6 +18,9 @@ from harness.run.plan import Plan
 from harness.run.progress import Progress
 from harness.run.table import TableRun
 
+FORMER_RUNS = 5
+"""Stored runs of a suite that estimates of time go by."""
+
 
 def create_folder(plan: Plan, out: Path, command: dict[str, Any]) -> RunFolder:
     """The folder of a new run. Raises UsageError, before anything runs, when it cannot be written."""
@@ -61,12 +64,12 @@ def _settings(plan: Plan) -> dict[str, Any]:
     return {"device": plan.facts.device, "threads": plan.threads, "seed": plan.seed}
 
 
-def former_seconds(out: Path) -> dict[str, float]:
-    """Cell id to the seconds that it took in the newest stored run below `out` that has it."""
-    seconds: dict[str, float] = {}
-    for header in sorted(out.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
+def former_seconds(out: Path, suite: str) -> dict[tuple[str, str], float]:
+    """(checkpoint's name, cell id) to the seconds that it took in the last runs of this suite below `out`."""
+    seconds: dict[tuple[str, str], float] = {}
+    for header in sorted(out.glob(f"{suite}-*/run.json"), key=lambda path: path.stat().st_mtime)[-FORMER_RUNS:]:
         with contextlib.suppress(UsageError, OSError):  # a broken old run is no reason not to plan a new one
             for record in RunFolder.open(header.parent).records():
                 if record.status == Status.PASSED:
-                    seconds[record.cell] = float(record.context.get("seconds", 0.0))
+                    seconds[record.checkpoint.get("name", ""), record.cell] = float(record.context.get("seconds", 0.0))
     return seconds

@@ -45,6 +45,12 @@ class Workers:
         if client is not None:
             client.close()
 
+    def drop_dead(self, variant: Variant) -> None:
+        """Forget a worker that died while nobody asked it anything: no cell is to blame."""
+        client = self._running.get(variant)
+        if client is not None and not client.alive:
+            self.drop(variant)
+
     def drop_others(self, variant: Variant) -> None:
         """End all workers but this variant's."""
         for other in [other for other in self._running if other != variant]:

@@ -16,6 +16,8 @@ Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Lengths: TypeAlias = Positive | Annotated[list[Positive], Meta(min_length=1)]
+TableName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+$")]
+"""Letters, digits, `-` and `_`: table names become parts of file names, cell ids and --set keys."""
 Names: TypeAlias = str | Annotated[list[str], Meta(min_length=1)]
 
 
@@ -110,7 +112,7 @@ class Sampling(Strict, frozen=True):
     warmup: Count = 1
     """Untimed repetitions before a variant's first turn."""
     timeout: Seconds = 300.0
-    """Seconds after which a cell is ended as `timeout`."""
+    """Seconds after which a cell is ended as `timeout`; loading the model has the same limit of its own."""
 
 
 class Table(Strict, frozen=True):
@@ -130,7 +132,7 @@ class Suite(Strict, frozen=True):
     """A suite file."""
 
     question: str
-    tables: Annotated[dict[str, Table], Meta(min_length=1)]
+    tables: Annotated[dict[TableName, Table], Meta(min_length=1)]
     sampling: Sampling = Sampling()
     seed: int = 0
     threads: Positive | None = None

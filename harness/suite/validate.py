@@ -45,7 +45,7 @@ def _locate(message: str, data: Any, node: Any) -> tuple[KeyPath, Any]:
 
 
 def _msgspec_path(message: str) -> str:
-    found = re.search(r" - at `\$(.*)`$", message)
+    found = re.search(r" - at (?:`key` in )?`\$(.*)`$", message)
     return found.group(1) if found else ""
 
 
@@ -76,6 +76,8 @@ def _field_type(node: Any, name: str) -> Any:
 
 
 def _explain(message: str, document: Document, path: KeyPath, node: Any) -> UsageError:
+    if " - at `key` in `$" in message:
+        return _wrong_key(document, path, node)
     where = document.where(*path)
     extra = re.match(r"Object contains unknown field `(.*?)`", message)
     if extra:
@@ -91,6 +93,15 @@ def _explain(message: str, document: Document, path: KeyPath, node: Any) -> Usag
     if message.startswith(("Invalid enum value", "Invalid value")) and isinstance(value, str):
         return unknown(_show(path), value, _names(node, path), where)
     return UsageError(f"{_show(path)} is {_given(value)}; allowed: {_describe(node)}{_hint(value, node)}", where)
+
+
+def _wrong_key(document: Document, path: KeyPath, node: Any) -> UsageError:
+    """A mapping's key that is no such name; msgspec does not say which one."""
+    pattern = node.key_type.pattern
+    key = next(key for key in _value(document.data, path) if not re.search(pattern, key))
+    return UsageError(
+        f"{_show(path)} has the key {key!r}; allowed: names that match {pattern}", document.where(*path, key)
+    )
 
 
 def _show(path: KeyPath) -> str:

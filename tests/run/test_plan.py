@@ -50,7 +50,9 @@ def registry() -> Registry:
     return Registry(entry_points=False)
 
 
-def planned(folder: Path, registry: Registry, former: dict[str, float] | None = None, **workload: Any) -> Plan:
+def planned(
+    folder: Path, registry: Registry, former: dict[tuple[str, str], float] | None = None, **workload: Any
+) -> Plan:
     data = copy.deepcopy(SUITE)
     data["tables"]["layer"]["workloads"][0] |= workload
     path = folder / "what.yaml"
@@ -90,8 +92,9 @@ def test_a_context_beyond_the_model_is_an_error_with_key_and_maximum(tmp_path: P
 def test_stored_times_replace_estimates_and_say_so(tmp_path: Path, registry: Registry) -> None:
     first = planned(tmp_path, registry).cells[0]
     assert not first.stored
-    again = planned(tmp_path, registry, {first.cell.id: 123.0}).cells[0]
+    again = planned(tmp_path, registry, {("v32-layer", first.cell.id): 123.0}).cells[0]
     assert (again.stored, again.seconds) == (True, 123.0)
+    assert not planned(tmp_path, registry, {("another", first.cell.id): 123.0}).cells[0].stored
 
 
 def test_the_plans_time_counts_only_what_runs(tmp_path: Path, registry: Registry) -> None:

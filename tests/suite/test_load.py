@@ -90,6 +90,11 @@ def test_a_tables_sampling_overrides_the_suites_key_by_key(tmp_path: Path) -> No
         (lambda d: d.update(tables={}), "tables", ["tables is an empty mapping", "at least one name"]),
         (lambda d: d.update(tables=[1]), "tables", ["tables is a list", "a mapping of at least one name"]),
         (lambda d: d["tables"].update(first="x"), "first: x", ["tables.first is the text 'x'", "question, checkpoint"]),
+        (
+            lambda d: d["tables"].update({"a.b": d["tables"].pop("second")}),
+            "a.b",
+            ["tables has the key 'a.b'", "allowed: names that match"],
+        ),
         (lambda d: first(d).update(sampling=3), "sampling: 3", ["tables.first.sampling is the number 3", "rounds"]),
         (lambda d: first(d).update(question=None), "question: null", ["tables.first.question is empty", "text"]),
     ],
