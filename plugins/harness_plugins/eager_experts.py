@@ -24,7 +24,8 @@ def grouped_experts(
         for expert, rows_xD in enumerate(sorted_xD.split(counts))
         if len(rows_xD)
     ]
-    out_MAD = torch.cat(outputs)[order.argsort()].unflatten(0, experts_MA.shape)
+    nothing_xD = x_MD.new_empty(0, down_EDF.shape[1])  # a call without tokens hits no expert
+    out_MAD = torch.cat([nothing_xD, *outputs])[order.argsort()].unflatten(0, experts_MA.shape)
     return torch.matmul(weights_MA[:, None].to(out_MAD.dtype), out_MAD).squeeze(1)
 
 
