@@ -136,6 +136,17 @@ class Operators:
         return {name: _qualified(function) for name, function in (slots | dict(self.fused)).items()}
 
 
+def reference_operators() -> Operators:
+    """The kernel set `eager`, for plugins that replace some slots and keep the rest.
+
+    >>> mine = dataclasses.replace(reference_operators(), name="mine", rms_norm=my_rms_norm)  # doctest: +SKIP
+    """
+    from harness.contract.registry import Registry
+
+    operators: Operators = Registry(entry_points=False).option("kernels", "eager").load()
+    return operators
+
+
 def _qualified(function: Any) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"
