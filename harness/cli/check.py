@@ -30,5 +30,6 @@ def add_parser(commands: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from harness.check.command import main as check
+    from harness.run.machine import collect
 
-    return check(args)
+    return check(args, collect(args.device or "cpu"))

@@ -1,0 +1,121 @@
+"""Every planted fault is caught by a check that says what is wrong; its unfaulted twin passes them all."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.check import subjects
+from harness.cli.main import main
+
+FAULTS = Path(__file__).parent / "faults"
+
+CASES = {
+    "kernels": {
+        "sees-the-future": ["operator mqa_attention", "future_is_unseen"],
+        "ignores-positions": ["operator rotary", "operator rotary_is_relative", "positions_matter"],
+        "turns-the-wrong-way": ["operator rotary", "equals_reference"],
+        "rotates-the-wrong-layout": ["operator rotary", "equals_reference"],
+        "multiplies-masked-rows": ["operator mqa_attention", "unused_memory_is_never_read"],
+        "answers-in-float32": ["operator swiglu"],
+        "breaks-ties-upwards": ["operator select_topk"],
+        "writes-into-its-input": ["operator add_rms_norm"],
+        "drops-an-expert": ["operator grouped_experts", "equals_reference"],
+        "is-not-deterministic": ["operator rms_norm", "same_call_is_bitwise_equal"],
+    },
+    "cache": {
+        "keeps-the-first": ["reads_back_what_was_written", "truncate_then_continue_equals_fresh"],
+        "forgets-steps": ["prefill_then_decode_equals_whole"],
+        "shares-its-memory": ["states_do_not_mix"],
+        "writes-padding": ["reads_back_what_was_written"],
+        "reports-half": ["bytes_are_declared", "layer_bytes_are_declared"],
+        "starts-undefined": ["unused_memory_is_never_read"],
+    },
+    "selector": {
+        "sees-the-future": ["selection_is_valid", "future_is_unseen"],
+        "selects-nothing": ["selection_is_valid"],
+        "selects-twice": ["selection_is_valid"],
+        "depends-on-the-chunk": ["chunks_equal_whole", "prefill_then_decode_equals_whole"],
+        "claims-fewer": ["selection_is_valid"],
+    },
+    "form": {
+        "scales-wrongly": ["equals_reference"],
+        "forgets-the-selection": ["equals_reference"],
+        "remembers-keys": ["equals_reference", "batch_equals_singles"],
+    },
+    "engine": {
+        "answers-in-bf16": ["logits_are_float32"],
+        "takes-the-last-column": ["ragged_equals_singles"],
+        "ignores-truncate": ["truncate_then_continue_equals_fresh"],
+        "mixes-sequences": ["sequences_do_not_mix", "batch_equals_singles"],
+        "chunks-start-anew": ["chunks_equal_whole"],
+        "fills-its-own-way": ["synthetic_context_is_the_declared_one"],
+        "accepts-too-much": ["full_states_refuse"],
+        "answers-nan": ["odd_sizes"],
+        "scores-the-wrong-token": ["scores_are_of_the_logits"],
+        "samples": ["same_call_is_bitwise_equal"],
+    },
+}
+"""Axis -> planted fault -> checks that must name it."""
+
+PLUGINS = {"kernels": "kernels", "cache": "caches", "selector": "selectors", "form": "forms", "engine": "engines"}
+
+
+NEEDS_CHANGES = {"answers-in-float32", "multiplies-masked-rows", "sees-the-future", "forgets-the-selection"}
+"""Faults that show under bf16, dsa or form mqa alone: single changes of the engine's defaults are checked too."""
+
+
+def few_subjects(monkeypatch: pytest.MonkeyPatch, changes: int) -> None:
+    """One model and few variants: enough for every fault here, and a second instead of a minute."""
+    monkeypatch.setattr(subjects, "MODELS", {"tiny-v32": changes})
+
+
+def check(axis: str, name: str) -> list[str]:
+    return ["check", "--threads", "1", "--plugin", str(FAULTS / f"{PLUGINS[axis]}.py"), "--option", f"{axis}={name}"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "name", "checks"),
+    [(axis, name, checks) for axis, faults in CASES.items() for name, checks in faults.items()],
+)
+def test_a_planted_fault_is_named(
+    axis: str, name: str, checks: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_subjects(monkeypatch, changes=int(name in NEEDS_CHANGES))
+    assert main(check(axis, name)) == 1
+    found = set(
+        re.findall(rf"^FAIL {axis}={name} (.*?)(?: on .*)?(?: \(and \d+ more\))?:$", capsys.readouterr().out, re.M)
+    )
+    assert set(checks) <= found
+
+
+@pytest.mark.parametrize("axis", CASES)
+def test_the_unfaulted_twin_passes(
+    axis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_subjects(monkeypatch, changes=1)
+    assert main(check(axis, "sound")) == 0
+    assert "FAIL" not in capsys.readouterr().out
+
+
+def test_every_planted_fault_has_a_case() -> None:
+    from harness.contract.registry import Registry
+
+    for axis, faults in CASES.items():
+        path = str(FAULTS / f"{PLUGINS[axis]}.py")
+        registry = Registry([path], entry_points=False)
+        planted = {option.name for option in registry.options(axis) if registry.source(axis, option.name) == path}
+        assert planted == {"sound", *faults}
+
+
+def test_the_command_itself_exits_with_1_and_keeps_stdout_for_the_table() -> None:
+    command = [sys.executable, "-m", "harness.cli.main", *check("engine", "answers-in-bf16")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith("check ")
+    assert "FAIL engine=answers-in-bf16 logits_are_float32" in done.stdout
+    assert "tiny-v32" in done.stderr
