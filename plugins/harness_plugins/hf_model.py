@@ -90,6 +90,7 @@ def _raw_config(request: EngineRequest) -> dict[str, Any]:
     rope = {key: value for key, value in fields.pop("rope").items() if value is not None}
     fields["rope_parameters"] = plain if request.config.rope.rope_type == "default" else rope
     fields["first_k_dense_replace"] = fields["mlp_layer_types"].count("dense")
+    fields["num_key_value_heads"] = request.config.num_attention_heads  # after expansion every head has its own
     foreign = "fp8_block" if request.config.has_indexer else ("fp8_block", "index")
     return {key: value for key, value in fields.items() if not key.startswith(foreign)}
 

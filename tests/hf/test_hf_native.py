@@ -40,8 +40,10 @@ def distance(given: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.parametrize(("preset", "selector"), CASES)
 def test_a_preset_has_the_same_weights_in_both_engines(preset: str, selector: str) -> None:
     hf, native = both(preset, selector)
+    plain = load_runner(preset, engine="hf", selector=selector, kernels="hf-eager")
     tokens_BT = random_tokens(2, 31, vocab_size=128)
     assert distance(hf.logits(tokens_BT), native.logits(tokens_BT)) < SAME
+    assert distance(plain.logits(tokens_BT), native.logits(tokens_BT)) < SAME
 
 
 @pytest.mark.parametrize(("preset", "selector"), CASES)
