@@ -4,10 +4,10 @@ Errors are relative L2 over the vocabulary, one a row of logits. Two correct pro
 they may take another decision: DSA keeps the best index_topk keys and a router the best experts, and rounding can
 swap two candidates whose scores are nearly equal. A swap moves few rows, and those much; a fault (wrong mask, dropped
 block, wrong layout, stale cache) moves all rows. So a share of the rows has to be within `typical`, and every row
-within `worst`, which unrelated answers (error sqrt(2)), zeros (error 1) and answers to other inputs cannot be.
+within `worst`, which unrelated answers and answers to other inputs (error sqrt(2)) cannot be.
 
 The figures were measured on the presets, on this machine class, and are far from both sides: correct fp32 variants
-(forms, selectors, transformers) are 2e-7 to 1e-6 apart, bf16 ones 5e-3 to 2e-2, with single rows at 0.1 to 0.6 where
+(forms, selectors, transformers) are 2e-7 to 1e-6 apart, bf16 ones 5e-3 to 2e-2, with single rows at 0.1 to 1.0 where
 an expert or a key was swapped; the faults planted in tests/measure/test_tolerances.py move fp32 rows by 1e-2 and more.
 """
 
@@ -32,13 +32,16 @@ class Tolerance:
     reason: str
 
 
+MOST = 1.2
+"""The loosest `worst`: below sqrt(2), the error of an unrelated answer of the same norm."""
+
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("fp32", "dense"): Tolerance(1e-4, 1 / 2, 1e-2, "sums in another order; 1e-2 leaves room for one swapped expert"),
     ("fp32", "dsa"): Tolerance(1e-3, 1 / 2, 1e-2, "sums in another order, and keys swapped at earlier positions"),
     ("bf16", "dense"): Tolerance(
         5e-2, 1 / 3, 1.0, "8 bits of mantissa through all layers, and experts swapped by them"
     ),
-    ("bf16", "dsa"): Tolerance(5e-2, 1 / 3, 1.0, "8 bits of mantissa, and experts and keys swapped by them"),
+    ("bf16", "dsa"): Tolerance(5e-2, 1 / 3, MOST, "8 bits of mantissa, and experts and keys swapped by them"),
 }
 """By (coarser precision of the two cells, selector); DSA's swaps come on top, see `tolerance`."""
 
@@ -62,7 +65,7 @@ def tolerance(variant: Variant, reference: Variant, config: ModelConfig) -> Tole
         return base
     swap = math.sqrt(2 / config.index_topk)
     typical = base.typical + (swap if precision == "bf16" else 0.0)
-    return Tolerance(typical, base.share, min(1.0, base.worst + 4 * swap), base.reason)
+    return Tolerance(typical, base.share, min(MOST, base.worst + 4 * swap), base.reason)
 
 
 def _known(precision: str) -> str:

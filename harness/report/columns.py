@@ -126,6 +126,10 @@ def _wanted(group: Group, metric: str, statistic: str, groups: dict[Group, list[
         return False
     if metric == "cache_bytes" and kind != next((one for one in CACHE_OF if one in kinds), ""):
         return False
+    if metric == "output_rate_per_device" and all(
+        entry.value(metric) == entry.value("output_rate") for entry in entries
+    ):
+        return False
     is_main = MAIN[kind] == metric and statistic in ("", "p50")
     return is_main or any(entry.metric(metric) for entry in entries)
 

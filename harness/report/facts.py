@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.records.record import Status
@@ -14,6 +14,9 @@ from harness.suite.variant import AXES, Variant
 
 NOISY = 0.05
 """Relative spread above which a reader is told not to trust small differences."""
+
+BUSY = 0.5
+"""Load average above the run's own threads from which other processes are mentioned."""
 
 LEGEND = "* best, with all that are within its noise; x ratio to the baseline; ± half the interquartile range"
 ACCURACY_LEGEND = "; accuracy: ± standard error, then the change from the baseline (points for %)"
@@ -159,29 +162,26 @@ def _checked_lines(table: TableData) -> list[str]:
 
 
 def _noise_line(table: TableData) -> str:
-    """The typical and the largest spread of the times, in words."""
-    spreads = [
-        relative_spread(metric.samples)
-        for entry in table.entries
-        for name in ("ttft", "tpot")
-        if (metric := entry.metric(name)) is not None and len(metric.samples) > 1
-    ]
+    """The typical and the largest spread of the times, over how many samples, and on how busy a machine."""
+    timed = [entry for entry in table.entries if entry.value("ttft") is not None or entry.value("tpot") is not None]
+    samples = [metric.samples for entry in timed for name in ("ttft", "tpot") if (metric := entry.metric(name))]
+    spreads = sorted(relative_spread(one) for one in samples if len(one) > 1)
     if not spreads:
         return ""
-    typical, worst = sorted(spreads)[len(spreads) // 2], max(spreads)
-    text = f"noise: spread of the times typically ±{100 * typical:.1f}%, at most ±{100 * worst:.1f}%"
-    counts = [
-        len(m.samples)
-        for entry in table.entries
-        for name in ("ttft", "tpot")
-        if (m := entry.metric(name)) and m.samples
-    ]
-    text += (
-        f", over {min(counts)} to {max(counts)} samples a cell"
-        if min(counts) != max(counts)
-        else f", over {counts[0]} samples a cell"
-    )
-    return text + ("; do not read differences smaller than that" if worst > NOISY else "")
+    counts = sorted({len(one) for one in samples if one})
+    count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    typical, worst = 100 * spreads[len(spreads) // 2], 100 * spreads[-1]
+    text = f"noise: spread of the times typically ±{typical:.1f}%, at most ±{worst:.1f}%, over {count} samples a cell"
+    text += "; do not read differences smaller than that" if spreads[-1] > NOISY else ""
+    return text + _load_remark(timed)
+
+
+def _load_remark(timed: Sequence[Entry]) -> str:
+    """How many processes wanted to run, when that was more than this run's own threads."""
+    loads = [load[0] for entry in timed if (load := entry.record.context.get("load_after"))]
+    busy = max(loads, default=0.0)
+    threads = max((entry.origin.threads or 1 for entry in timed), default=1)
+    return f"; load average up to {busy:.1f}: other processes were running" if busy > threads + BUSY else ""
 
 
 def _missing(table: TableData) -> list[str]:

@@ -89,6 +89,15 @@ def labels(table: TableData, rows: Sequence[RowKey]) -> list[TextColumn]:
     return [TextColumn(name, "", [Shown((text,)) for text in column]) for name, column in texts.items()]
 
 
+def answered(columns: Sequence[TextColumn], groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The rows, group by group, of which at least one of these columns says something."""
+    said = [
+        [index for index in group if any(column.cells[index].parts != (NOTHING,) for column in columns)]
+        for group in groups
+    ]
+    return [group for group in said if group]
+
+
 def plugin_value(column: Column, entries: Sequence[Entry]) -> str | float | None:
     """What a plugin's column says of the first of these records that it has something to say of.
 

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from harness.report import facts
 from harness.report.celltext import Shown, TextColumn
 from harness.report.collect import TableData
-from harness.report.grid import Grid, TextBlock
+from harness.report.grid import Grid, TextBlock, answered
 
 
 class Markdown:
@@ -32,7 +32,7 @@ class Markdown:
 
 def _block(grid: Grid, block: TextBlock) -> str:
     columns = [*grid.labels, *block.columns]
-    order = [index for group in grid.groups for index in group]
+    order = [index for group in answered(block.columns, grid.groups) for index in group]
     rows = [[_cell(column.cells[index]) for column in columns] for index in order]
     align = ["left"] * len(grid.labels) + ["right"] * len(block.columns)
     return tabulate(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness.report import facts
 from harness.report.celltext import Shown, TextColumn
 from harness.report.collect import TableData
-from harness.report.grid import Grid, TextBlock
+from harness.report.grid import Grid, TextBlock, answered
 
 GAP = "  "
 
@@ -53,7 +53,7 @@ def split(labels: Sequence[TextColumn], columns: Sequence[TextColumn], width: in
 
 
 def lines_of(labels: Sequence[TextColumn], columns: Sequence[TextColumn], groups: Sequence[Sequence[int]]) -> list[str]:
-    """Header, rule and rows; a blank line between groups."""
+    """Header, rule, and the rows of which these columns say something; a blank line between groups."""
     laid_out = [(cells, _header(column, cells)) for column in [*labels, *columns] for cells in [_aligned(column)]]
     widths = [max(map(len, [*cells, *header])) for cells, header in laid_out]
     sides = [str.ljust] * len(labels) + [str.rjust] * len(columns)
@@ -61,8 +61,10 @@ def lines_of(labels: Sequence[TextColumn], columns: Sequence[TextColumn], groups
     headers = [[""] * (tall - len(header)) + header for _, header in laid_out]
     lines = [_join([side(h[row], w) for h, w, side in zip(headers, widths, sides, strict=True)]) for row in range(tall)]
     lines.append(GAP.join("-" * width for width in widths))
-    for number, group in enumerate(groups):
-        lines += [""] if number and len(groups) < len(laid_out[0][0]) else []
+    shown = answered(columns, groups)
+    single = all(len(group) == 1 for group in shown)
+    for number, group in enumerate(shown):
+        lines += [""] if number and not single else []
         lines += [
             _join([side(cells[i], w) for (cells, _), w, side in zip(laid_out, widths, sides, strict=True)])
             for i in group

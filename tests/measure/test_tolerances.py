@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 import torch
@@ -10,7 +12,7 @@ from harness.contract.config import ModelConfig
 from harness.contract.registry import Registry
 from harness.contract.runner import EngineRequest, Runner
 from harness.measure.answers import faults, row_errors
-from harness.measure.tolerances import TOLERANCES, Tolerance, tolerance
+from harness.measure.tolerances import MOST, TOLERANCES, Tolerance, tolerance
 from harness.model.presets import resolve
 from harness.suite.variant import Variant
 from tests.measure.fakes import CONFIG, DENSE, DSA
@@ -93,7 +95,7 @@ def test_answers_that_have_nothing_to_do_with_the_question_are_incorrect(
 def test_coarser_means_looser() -> None:
     for one in TOLERANCES.values():
         assert one.reason
-        assert one.typical < one.worst <= 1
+        assert one.typical < one.worst <= MOST < math.sqrt(2)
     for selector in ("dense", "dsa"):
         assert TOLERANCES["fp32", selector].typical < TOLERANCES["bf16", selector].typical
 
@@ -123,7 +125,7 @@ def test_a_swapped_key_counts_by_its_share_of_the_selection() -> None:
     assert of(2048, "bf16").typical == pytest.approx(0.05 + 0.03125)
     assert of(2048, "fp32").typical == TOLERANCES["fp32", "dsa"].typical
     assert of(2048, "fp32").worst == pytest.approx(0.01 + 4 * 0.03125)
-    assert of(2, "fp32").worst == 1
+    assert of(2, "fp32").worst == MOST
 
 
 def test_shares_and_worst_rows_by_hand() -> None:

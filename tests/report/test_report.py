@@ -134,14 +134,16 @@ def test_a_min_that_returns_the_maximum_is_caught(stored: RunFolder, monkeypatch
 def test_a_cell_that_did_not_pass_shows_no_number(tmp_path: Path) -> None:
     cells = [
         record("prefill", MHA, {"ttft": [100, 100]}, length=512),
+        record("prefill", HF, {"ttft": [90, 90]}, length=512),
         *(
             record("prefill", variant, {"ttft": Metric("ms", [77, 77])}, status=status, reasons=["why"], length=512)
             for variant, status in ((MQA, Status.FAILED), (DSA, Status.INCORRECT))
         ),
     ]
-    text = render([run(tmp_path, cells)], "terminal")
+    text = render([run(tmp_path, cells, [MHA, MQA, DSA, HF])], "terminal")
     assert "77" not in text
-    assert text.count("x1.00") == 1
+    assert re.findall(r"x\d\S+", text) == ["x1.00", "x0.90"]
+    assert "90.0* x0.90" in text  # the best of those that passed
 
 
 def test_without_a_baseline_value_there_is_no_ratio(tmp_path: Path) -> None:
@@ -232,6 +234,13 @@ def test_a_size_that_is_the_same_everywhere_is_said_once(tmp_path: Path) -> None
 def test_an_interrupted_run_says_how_much_is_missing(tmp_path: Path) -> None:
     cells = [record("prefill", MHA, {"ttft": [1, 1]}, length=512)]
     assert "3 of 4 cells have no record" in render([run(tmp_path, cells, cells=4)], "terminal")
+
+
+def test_a_busy_machine_is_mentioned(tmp_path: Path) -> None:
+    for load, said in ((1.2, False), (3.1, True)):
+        cells = [record("prefill", MHA, {"ttft": [1, 2]}, length=512, context={"load_after": [load, 1, 1]})]
+        text = render([run(tmp_path, cells, name=f"load{said}")], "terminal")
+        assert ("load average up to 3.1" in text) is said
 
 
 # --- several runs ---------------------------------------------------------------------------------
