@@ -22,6 +22,9 @@ from harness.run.interrupts import shielded
 OUTPUT_LINES = 30
 """Last lines of a worker's output that are kept with a failed cell."""
 
+LONGEST_WAIT = 3600.0
+"""Seconds that the kernel is asked to wait at once; it does not take months."""
+
 Listener = Callable[[float, str], None]
 
 
@@ -60,8 +63,18 @@ class WorkerClient:
     def start(self, seconds: float, listen: Listener) -> protocol.Ready:
         """Start the process and load the model. Raises CellError."""
         self._oom_kills = machine.oom_kills()
+        try:
+            self.process = self._spawn()
+        except OSError as error:
+            raise CellError(Status.FAILED, [f"the worker could not be started: {error.strerror}"]) from None
+        reply = self.ask(self.setup, seconds, listen)
+        assert isinstance(reply, protocol.Ready)
+        self.ready = reply
+        return reply
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log, shielded():
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", "harness.run.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -70,10 +83,6 @@ class WorkerClient:
                 env=_environment(Path(self.setup.root)),
                 start_new_session=True,  # Ctrl-C reaches the parent alone; a hung worker dies with its children
             )
-        reply = self.ask(self.setup, seconds, listen)
-        assert isinstance(reply, protocol.Ready)
-        self.ready = reply
-        return reply
 
     def ask(self, request: protocol.Request, seconds: float, listen: Listener) -> protocol.Reply:
         """Send a request and wait for its answer. Raises CellError: reported, dead, or later than `seconds`."""
@@ -136,8 +145,9 @@ class WorkerClient:
         assert self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+            while not selector.select(min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT)):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         if not data:
             raise EOFError

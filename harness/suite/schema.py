@@ -134,7 +134,7 @@ class Suite(Strict, frozen=True):
     question: str
     tables: Annotated[dict[TableName, Table], Meta(min_length=1)]
     sampling: Sampling = Sampling()
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     threads: Positive | None = None
     """CPU threads per worker; None takes all cores."""
     device: Literal["cpu", "cuda"] | None = None

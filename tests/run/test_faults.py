@@ -20,7 +20,7 @@ EXPECTED = {
     "killed": ("failed", "the worker was killed by SIGKILL"),
     "unsupported": ("unsupported", "the first reason"),
     "chatter": ("passed", ""),
-    "wrong": ("incorrect", "typical error"),
+    "wrong": ("incorrect", ""),
     "nan": ("incorrect", "NaN or infinite"),
 }
 """Fault -> status of the cell in which it strikes, and a part of its reason."""
