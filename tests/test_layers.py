@@ -43,11 +43,18 @@ TORCH_FREE_FILES = {
     "contract/columns.py",
     "contract/__init__.py",
     "model/presets.py",
-    "run/plan.py",
-    "run/machine.py",
+    "run/cell.py",
     "run/client.py",
-    "run/protocol.py",
+    "run/estimate.py",
+    "run/identity.py",
+    "run/interrupts.py",
+    "run/machine.py",
+    "run/plan.py",
     "run/progress.py",
+    "run/protocol.py",
+    "run/suite_run.py",
+    "run/table.py",
+    "run/workers.py",
 }
 
 
