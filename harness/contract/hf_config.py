@@ -93,7 +93,7 @@ def rope_from_hf(raw: dict[str, Any]) -> dict[str, Any]:
     rope["rope_type"] = rope.get("rope_type") or rope.get("type") or "default"
     if rope["rope_type"] != "default":
         # transformers falls back to the extended maximum, and takes a factor of null as the ratio of the two.
-        extended = raw.get("max_position_embeddings")
+        extended = (DEFAULTS[raw["model_type"]] | raw).get("max_position_embeddings")
         original = rope.setdefault("original_max_position_embeddings", extended)
         if rope.get("factor") is None and isinstance(original, int) and isinstance(extended, int):
             rope["factor"] = extended / original

@@ -62,8 +62,8 @@ class Span:
         return Span(starts, ends, stop - first)
 
     def chunks(self, size: int) -> Iterator[tuple[slice, Span]]:
-        """Consecutive chunks of at most `size` query columns: the columns, and their span."""
-        for first in range(0, self.width, size):
+        """Consecutive chunks of at most `size` query columns: the columns, and their span; one empty one for T = 0."""
+        for first in range(0, max(self.width, 1), size):
             stop = min(first + size, self.width)
             yield slice(first, stop), self.columns(first, stop)
 

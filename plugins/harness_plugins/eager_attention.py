@@ -79,7 +79,7 @@ def _by_chunks(attend: Callable[[slice, slice, Span], Tensor], span: Span, heads
     """Run `attend(sequences, columns, span)` over groups of sequences and chunks of queries; join the outputs."""
     groups = []
     for group, part in span.sequences():
-        chunk = max(1, SCORE_BYTES // (part.batch * heads * part.end * itemsize))
+        chunk = max(1, SCORE_BYTES // max(1, part.batch * heads * part.end * itemsize))
         groups.append(torch.cat([attend(group, columns, few) for columns, few in part.chunks(chunk)], 1))
     return groups[0] if len(groups) == 1 else torch.cat(groups)
 
