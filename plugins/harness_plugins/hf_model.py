@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from harness.contract import ModelConfig
+from harness.contract.hf_config import to_hf
 from harness.contract.precision import Precision
 from harness.contract.runner import EngineRequest
 from harness.errors import UsageError
@@ -85,14 +85,7 @@ def _raw_config(request: EngineRequest) -> dict[str, Any]:
     path = Path(request.checkpoint) / "config.json"
     if path.is_file():
         return json.loads(path.read_text())
-    fields = json.loads(msgspec.json.encode(request.config))
-    plain = {"rope_type": "default", "rope_theta": request.config.rope.rope_theta}
-    rope = {key: value for key, value in fields.pop("rope").items() if value is not None}
-    fields["rope_parameters"] = plain if request.config.rope.rope_type == "default" else rope
-    fields["first_k_dense_replace"] = fields["mlp_layer_types"].count("dense")
-    fields["num_key_value_heads"] = request.config.num_attention_heads  # after expansion every head has its own
-    foreign = "fp8_block" if request.config.has_indexer else ("fp8_block", "index")
-    return {key: value for key, value in fields.items() if not key.startswith(foreign)}
+    return to_hf(request.config)
 
 
 def _weights(request: EngineRequest) -> tuple[str | None, dict[str, torch.Tensor] | None]:
