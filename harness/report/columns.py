@@ -84,7 +84,8 @@ class MetricColumn:
     def header(self, shared_metric: bool) -> str:
         """The header without its unit; names the kind when another column shows the same metric."""
         spec = METRICS.get(self.metric)
-        name = " ".join(part for part in (self.task, spec.header if spec else self.metric, self.statistic) if part)
+        metric = "" if self.metric == self.task else spec.header if spec else self.metric
+        name = " ".join(part for part in (self.task, metric, self.statistic) if part)
         detail = [self.kind] if shared_metric and self.kind != "accuracy" else []
         return ", ".join([name, *detail, *(f"{key} {value}" for key, value in self.detail)])
 

@@ -104,9 +104,10 @@ class PlantedClock(Clock):
     def __init__(self, steps: Sequence[float]) -> None:
         self.steps = list(steps)
         self.now = 0.0
+        self.settled_at: list[float] = []
 
     def settle(self) -> None:
-        pass
+        self.settled_at.append(self.now)
 
     def mark(self) -> float:
         self.now += self.steps.pop(0) if self.steps else 1.0

@@ -59,6 +59,7 @@ def test_decode_samples_are_single_steps_at_constant_lengths(tmp_path: Path) -> 
     measurement.block()
     metrics = measurement.finish().metrics
     assert metrics["tpot"].samples == [5, 6, 7, 8, 9, 10]
+    assert len(measurement.clock.settled_at) == 9  # every step, those of the check included
     assert metrics["output_rate"].samples[0] == 400
     assert runner.lengths == [16, 17, 18] * 3
 
@@ -67,6 +68,7 @@ def test_generate_splits_first_token_from_the_others(tmp_path: Path) -> None:
     measurement = opened(GENERATE, tmp_path)
     measurement.clock = PlantedClock([0, 30, 4, 5, 6])
     measurement.block()
+    assert measurement.clock.settled_at == [0]  # once, before the first mark: decoding steps are not held up
     metrics = measurement.finish().metrics
     assert metrics["ttft"].samples == [30]
     assert metrics["tpot"].samples == [5]

@@ -208,8 +208,10 @@ def test_accuracy_stands_beside_latency_of_the_same_length(tmp_path: Path) -> No
 
 
 def test_accuracy_alone_makes_a_table(tmp_path: Path) -> None:
-    cells = [record("accuracy", MHA, accuracy("bits_per_byte", [1.5, 2.5], better="lower"), tasks="bpb")]
-    assert "2.00 ±0.50" in render([run(tmp_path, cells)], "terminal")
+    cells = [record("accuracy", MHA, accuracy("bits_per_byte", [1.5, 2.5], better="lower"), tasks="bits_per_byte")]
+    text = render([run(tmp_path, cells)], "terminal")
+    assert "2.00 ±0.50" in text
+    assert re.search(r"^ +bits_per_byte\n +n=2\nform +selector +bits/byte\n", text, re.M)
 
 
 def test_workloads_of_a_kind_that_differ_otherwise_get_columns_of_their_own(tmp_path: Path) -> None:
