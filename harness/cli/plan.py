@@ -49,9 +49,9 @@ def render(plan: Plan, style: str) -> str:
 
 
 def _axes(plan: Plan) -> list[str]:
-    """Axes on which any two variants differ."""
-    variants = [planned.cell.variant for planned in plan.cells]
-    return [axis for axis, first in variants[0].items() if any(getattr(one, axis) != first for one in variants)]
+    from harness.suite.variant import differing_axes
+
+    return differing_axes([planned.cell.variant for planned in plan.cells])
 
 
 def _rows(plan: Plan, table: PlannedTable) -> list[tuple[str, ...]]:

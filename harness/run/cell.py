@@ -118,10 +118,10 @@ class CellRun:
         return reply
 
     def _loading(self, _: float, text: str) -> None:
-        self._say(text or "loading the model")
+        self._say(text)
 
     def _say(self, text: str) -> None:
-        self.progress.say(f"{self.id.table}: {self.planned.workload.label}, {self.id.variant.id}: {text}")
+        self.progress.say(f"{self.id.table}: {self.planned.label}: {text}")
 
     def _show(self, fraction: float) -> None:
         """Move the progress bar on to this fraction of the cell."""

@@ -22,8 +22,8 @@ from harness.run.interrupts import shielded
 OUTPUT_LINES = 30
 """Last lines of a worker's output that are kept with a failed cell."""
 
-LONGEST_WAIT = 3600.0
-"""Seconds that the kernel is asked to wait at once; it does not take months."""
+TICK_SECONDS = 1.0
+"""How often a waiting parent looks up; seldom enough to be no neighbour to what is measured."""
 
 Listener = Callable[[float, str], None]
 
@@ -55,6 +55,8 @@ class WorkerClient:
     """File that takes everything the worker prints."""
     time_limit: float
     """What a cell, or loading the model, may take: named when it is over."""
+    tick: Callable[[], None] = lambda: None
+    """Called every `TICK_SECONDS` while an answer is waited for."""
     process: subprocess.Popen[bytes] | None = None
     ready: protocol.Ready | None = None
     _buffer: bytes = field(default=b"", repr=False)
@@ -145,9 +147,10 @@ class WorkerClient:
         assert self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            while not selector.select(min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT)):
+            while not selector.select(min(max(0.0, deadline - time.monotonic()), TICK_SECONDS)):
                 if time.monotonic() >= deadline:
                     raise TimeoutError
+                self.tick()
         data = os.read(self.process.stdout.fileno(), 1 << 16)
         if not data:
             raise EOFError

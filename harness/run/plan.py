@@ -18,7 +18,7 @@ from harness.suite.expand import ConcreteWorkload, ExpandedTable, expand
 from harness.suite.load import LoadedSuite
 from harness.suite.reference import CHECKED
 from harness.suite.schema import Sampling
-from harness.suite.variant import Variant
+from harness.suite.variant import Variant, differing_axes
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class PlannedCell:
     workload: ConcreteWorkload
     reasons: list[str]
     """Every reason why it cannot run here; empty when it can."""
+    label: str
+    """Workload and variant in a few words: those axes on which the table's variants differ."""
     seconds: float
     stored: bool
     """True when `seconds` is what the same cell took before, False when it is estimated from its operations."""
@@ -142,6 +144,7 @@ def _plan_table(
     config = resolve(table.checkpoint, table.place)
     for workload in table.workloads:
         _refuse_too_long(workload, config, table)
+    axes = differing_axes(table.variants)
     cells = []
     for workload in table.workloads:
         for variant in table.variants:
@@ -153,7 +156,8 @@ def _plan_table(
             ]
             stored = former_seconds.get((Path(table.checkpoint).name, cell.id))
             seconds = stored or estimate.seconds_of(workload.workload, variant, config, table.sampling, rates)
-            cells.append(PlannedCell(cell, workload, reasons, seconds, stored is not None))
+            label = f"{workload.label}, {' '.join(getattr(variant, axis) for axis in axes) or variant.engine}"
+            cells.append(PlannedCell(cell, workload, reasons, label, seconds, stored is not None))
     memory = {variant: _largest(table, variant, config) for variant in table.variants}
     loading = {variant: estimate.load_seconds(variant, config) for variant in table.variants}
     return PlannedTable(table, config, cells, memory, loading)

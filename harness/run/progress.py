@@ -30,6 +30,10 @@ class Progress(ABC):
         self.text = text
         self._show()
 
+    def tick(self) -> None:
+        """Time has passed and nothing else."""
+        self._show()
+
     def left(self) -> float | None:
         """Seconds left at the pace so far; None while there is no pace yet."""
         elapsed = time.monotonic() - self.started
@@ -54,12 +58,13 @@ class Bar(Progress):
         from tqdm import tqdm
 
         super().__init__(total)
-        layout = "{percentage:3.0f}% |{bar:20}| {elapsed} {desc}"
+        layout = "{percentage:3.0f}% |{bar:12}| {elapsed}{desc}"
         self.bar = tqdm(total=self.total, file=stream, bar_format=layout, dynamic_ncols=True, leave=False)
 
     def _show(self) -> None:
         left = self.left()
-        self.bar.set_description_str(f"left {duration(left)}  {self.text}" if left is not None else self.text, False)
+        rest = f", {duration(left)} left" if left is not None else ""
+        self.bar.set_description_str(f"{rest}  {self.text}", refresh=False)
         self.bar.n = self.done
         self.bar.refresh()
 

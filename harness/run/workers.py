@@ -64,8 +64,9 @@ class Workers:
     def _start(self, variant: Variant, seconds: float, listen: Listener) -> None:
         self._started += 1
         log = self.scratch / f"{self.table.name}-{self._started}.log"
-        client = WorkerClient(self._setup(variant), log, self.table.sampling.timeout)
+        client = WorkerClient(self._setup(variant), log, self.table.sampling.timeout, self.progress.tick)
         self._running[variant] = client
+        listen(0.0, "loading the model")
         try:
             client.start(seconds, listen)
         except CellError as error:

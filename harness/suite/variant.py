@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -45,3 +45,8 @@ class Variant(msgspec.Struct, frozen=True, order=True):
         if len(parts) != len(AXES):
             raise ValueError(f"a variant id has {len(AXES)} parts, this has {len(parts)}: {text!r}")
         return cls(*parts)
+
+
+def differing_axes(variants: Sequence[Variant]) -> list[str]:
+    """The axes on which any two variants differ, in the order of `AXES`."""
+    return [axis for axis in AXES if len({getattr(variant, axis) for variant in variants}) > 1]

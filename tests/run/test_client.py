@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.contract.registry import Registry
@@ -15,7 +16,6 @@ from harness.run import machine, protocol
 from harness.run.client import CellError, WorkerClient, package_root
 from harness.run.worker import describe
 from harness.suite.schema import Prefill
-from harness.suite.variant import Variant
 from tests.support.fake_suite import PLUGIN, fake_suite
 
 
@@ -40,11 +40,9 @@ def quiet(_: float, __: str) -> None:
     pass
 
 
-def open_cell(worker: WorkerClient, length: int) -> protocol.Reply:
-    workload = Prefill(length, context="random")
-    variant: Variant = worker.setup.variant
-    cell = CellId("t", {"kind": "prefill", "length": length, "batch": 1}, variant)
-    return worker.ask(protocol.Open(cell, workload, None, 1), 60.0, quiet)
+def open_request(worker: WorkerClient, length: int) -> protocol.Open:
+    cell = CellId("t", {"kind": "prefill", "length": length, "batch": 1}, worker.setup.variant)
+    return protocol.Open(cell, Prefill(length, context="random"), None, 1)
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +85,35 @@ def test_the_users_own_python_path_is_kept(tmp_path: Path, monkeypatch: pytest.M
 def test_a_cell_takes_turns_and_ends(tmp_path: Path) -> None:
     worker = client(tmp_path, "chatter")
     worker.start(60.0, quiet)
-    assert open_cell(worker, 13) == protocol.Opened(timed=True)
+    assert worker.ask(open_request(worker, 13), 60.0, quiet) == protocol.Opened(timed=True)
     assert worker.ask(protocol.Block(3), 60.0, quiet) == protocol.Done()
     result = worker.ask(protocol.Finish(), 60.0, quiet)
     worker.close()
     assert isinstance(result, protocol.Result)
     assert result.status == Status.PASSED
     assert len(result.metrics["ttft"].samples) == 3
+
+
+def test_a_worker_that_does_not_answer_is_ended_with_its_children(tmp_path: Path) -> None:
+    ticks: list[int] = []
+    worker = client(tmp_path, "hang")
+    worker.tick = lambda: ticks.append(1)
+    worker.start(60.0, quiet)
+    worker.ask(open_request(worker, 8), 60.0, quiet)
+    assert worker.process is not None
+    pid = worker.process.pid
+    with pytest.raises(CellError) as caught:
+        worker.ask(open_request(worker, 13), 1.5, quiet)
+    assert caught.value.status == Status.TIMEOUT
+    assert caught.value.reasons == ["the worker was ended at the time limit of 60 s (sampling.timeout)"]
+    assert ticks
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_worker_that_hangs_while_loading_is_ended_too(tmp_path: Path) -> None:
+    with pytest.raises(CellError) as caught:
+        client(tmp_path, "load-hang").start(1.0, quiet)
+    assert caught.value.status == Status.TIMEOUT
 
 
 @pytest.mark.parametrize(("evidence", "status"), [(True, Status.OOM), (False, Status.FAILED)])
@@ -108,7 +128,7 @@ def test_sigkill_is_out_of_memory_only_with_the_kernels_word_for_it(
     assert worker.process is not None
     os.kill(worker.process.pid, signal.SIGKILL)
     with pytest.raises(CellError) as caught:
-        open_cell(worker, 8)
+        worker.ask(open_request(worker, 8), 60.0, quiet)
     assert caught.value.status == status
     assert ("killed by the kernel for memory" in caught.value.reasons[0]) == evidence
     assert not caught.value.answered

@@ -53,7 +53,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubClient]:
 @pytest.fixture
 def workers(stub: type[StubClient], tmp_path: Path) -> Workers:
     advanced: list[float] = []
-    progress: Any = Bunch(advance=advanced.append, advanced=advanced)
+    progress: Any = Bunch(advance=advanced.append, advanced=advanced, tick=lambda: None)
     table: Any = Bunch(name="t", variants=[VARIANT], load_seconds={VARIANT: 5.0}, sampling=Bunch(timeout=9.0))
     plan: Any = None
     return Workers(plan, table, tmp_path, progress)
