@@ -45,6 +45,9 @@ _V32_LAYER = msgspec.structs.replace(
 )
 """DeepSeek-V3.2-Exp (config_671B_v3.2.json)."""
 
+_V32_ATTENTION = msgspec.structs.replace(_V32_LAYER, intermediate_size=64)
+"""V3.2's layer with next to no network after it: what remains is attention."""
+
 _V32_MOE_LAYER = msgspec.structs.replace(
     _V32_LAYER,
     mlp_layer_types=("sparse",),
@@ -106,6 +109,7 @@ _TINY_DSA = _TINY_V3 | {"index_topk": 16, "index_n_heads": 16, "index_head_dim":
 PRESETS: dict[str, ModelConfig] = {
     "v3-layer": _V3_LAYER,
     "v32-layer": _V32_LAYER,
+    "v32-attention": _V32_ATTENTION,
     "v32-moe-layer": _V32_MOE_LAYER,
     "v2-lite-layer": _V2_LITE_LAYER,
     "tiny-v2": ModelConfig("deepseek_v2", **_TINY, q_lora_rank=48, topk_method="group_limited_greedy"),
