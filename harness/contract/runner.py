@@ -106,9 +106,20 @@ class Runner(ABC):
         chosen_BT = logits_BTV.gather(-1, targets_BT[..., None]).squeeze(-1)
         return chosen_BT - logits_BTV.logsumexp(-1), logits_BTV.argmax(-1) == targets_BT
 
+    @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of all weights as this engine keeps them (see `module_bytes`); None when it cannot tell."""
+        return None
+
     def resolved(self) -> dict[str, str]:
         """What really computes, slot by slot (operator -> implementation), stored with every record."""
         return {}
+
+
+def module_bytes(module: torch.nn.Module) -> int:
+    """Bytes behind a module's parameters and buffers; tensors that share storage, such as tied heads, count once."""
+    storages = [tensor.untyped_storage() for tensor in (*module.parameters(), *module.buffers())]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 @dataclass(frozen=True)

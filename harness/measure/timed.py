@@ -132,9 +132,8 @@ class TimedMeasurement(Measurement):
     def _size_metrics(self) -> dict[str, Metric]:
         state = self.sized_state()
         sizes = {"cache_bytes": state.bytes, "cache_bytes_per_token": state.bytes_per_token}
-        weight_bytes = getattr(self.bench.runner, "weight_bytes", None)
-        if weight_bytes is not None:
-            sizes["weight_bytes"] = weight_bytes
+        if self.bench.runner.weight_bytes is not None:
+            sizes["weight_bytes"] = self.bench.runner.weight_bytes
         return {name: metric(name, [size]) for name, size in sizes.items()}
 
 

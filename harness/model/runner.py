@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from harness.contract.config import ModelConfig
-from harness.contract.runner import EngineRequest, Runner, State
+from harness.contract.runner import EngineRequest, Runner, State, module_bytes
 from harness.contract.span import Span
 from harness.errors import UsageError
 from harness.model.build import build_model
@@ -91,6 +91,11 @@ class NativeRunner(Runner):
             best.append(logits_MV.argmax(-1) == target_M)
         shape = (tokens_BT.shape[0], tokens_BT.shape[1] - 1)
         return torch.cat(chosen).view(shape), torch.cat(best).view(shape)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's parameters and buffers."""
+        return module_bytes(self.model)
 
     def resolved(self) -> dict[str, str]:
         """See `Runner.resolved`."""

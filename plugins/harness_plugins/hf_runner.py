@@ -14,7 +14,7 @@ import transformers
 from transformers import DynamicCache
 
 from harness.contract import ModelConfig
-from harness.contract.runner import EngineRequest, Runner, State
+from harness.contract.runner import EngineRequest, Runner, State, module_bytes
 from harness.contract.synthetic import INDEX_KEY, LATENT, ROPE_KEY, synthetic_field
 from harness.errors import UsageError
 from harness_plugins.hf_model import load_model
@@ -146,6 +146,11 @@ class HfRunner(Runner):
         _real_columns(tokens_BT, lengths_B)
         self._check_length(tokens_BT.shape[1])
         return self.model(tokens_BT.to(self.device), use_cache=False).logits.float()
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's parameters and buffers."""
+        return module_bytes(self.model)
 
     def resolved(self) -> dict[str, str]:
         """Class, attention and expert implementation, and how unequal lengths are run."""

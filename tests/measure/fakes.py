@@ -87,6 +87,10 @@ class FakeRunner(Runner):
     def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         return self.spoil(self._append(tokens_BT, FakeState(*tokens_BT.shape)))
 
+    @property
+    def weight_bytes(self) -> int:
+        return self.embed_VD.nbytes + self.head_DV.nbytes
+
     def resolved(self) -> dict[str, str]:
         return self.slots
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness.contract.runner import module_bytes
 from harness.measure.measurement import Measurement, open_measurement
 from harness.records.record import CellId, Status
 from harness.suite.schema import Decode, Generate, Prefill, Workload
@@ -222,6 +223,15 @@ def test_sizes_are_exact(tmp_path: Path) -> None:
     metrics = finished(PREFILL, tmp_path).metrics
     assert metrics["cache_bytes_per_token"].value == 32
     assert metrics["cache_bytes"].value == 2 * 16 * 32
+    assert metrics["weight_bytes"].value == 2 * VOCAB * 8 * 4
+
+
+def test_weights_of_a_module_count_once_each() -> None:
+    first, head = torch.nn.Linear(4, 3, bias=False), torch.nn.Linear(4, 3, bias=False)
+    head.weight = first.weight
+    module = torch.nn.ModuleList([first, head])
+    module.register_buffer("scale", torch.zeros(5))
+    assert module_bytes(module) == (12 + 5) * 4
 
 
 def test_untimed_kinds_refuse_a_clock() -> None:
