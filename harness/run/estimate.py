@@ -114,6 +114,7 @@ def load_seconds(variant: Variant, config: ModelConfig) -> float:
 def _prompt_seconds(work: Work, variant: Variant, config: ModelConfig, rates: Rates) -> float:
     attention = work.prompt * _attention_flops(work.prompt // 2, variant, config)
     linear = 2 * parameters(config).active * work.prompt
+    attention += _expansion_flops(work.prompt, variant, config)
     calls = -(-work.prompt // CHUNK_TOKENS) * config.num_hidden_layers * CALL_SECONDS_PER_LAYER
     return calls + work.batch * (linear + attention) / rates.flops
 
@@ -122,7 +123,8 @@ def _step_seconds(work: Work, variant: Variant, config: ModelConfig, rates: Rate
     """One decode step reads all active weights once and every cached token of every sequence."""
     active = parameters(config).active
     read = active * BYTES.get(variant.precision, 4) + work.batch * work.context * cache_bytes_per_token(variant, config)
-    flops = work.batch * (2 * active + _attention_flops(work.context, variant, config))
+    attention = _attention_flops(work.context, variant, config) + _expansion_flops(work.context, variant, config)
+    flops = work.batch * (2 * active + attention)
     call = config.num_hidden_layers * CALL_SECONDS_PER_LAYER
     return call + max(read / rates.bandwidth, flops / rates.flops)
 
@@ -139,6 +141,14 @@ def _attention_flops(keys: int, variant: Variant, config: ModelConfig) -> float:
     index = keys * config.index_n_heads * config.index_head_dim if sparse else 0
     read = min(keys, config.index_topk) if sparse and variant.form != "mha" else keys
     return 2.0 * config.num_hidden_layers * (read * config.num_attention_heads * width + index)
+
+
+def _expansion_flops(keys: int, variant: Variant, config: ModelConfig) -> float:
+    """Operations of turning `keys` cached latents into keys and values of every head, all layers, once a call."""
+    if variant.form != "mha" or variant.cache == "expanded":
+        return 0.0
+    width = config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim)
+    return 2.0 * config.num_hidden_layers * keys * config.kv_lora_rank * width
 
 
 def cache_bytes_per_token(variant: Variant, config: ModelConfig) -> int:
