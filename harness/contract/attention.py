@@ -84,8 +84,8 @@ class Selector(ABC):
     def select(self, source: SelectorSource, keys: Keys) -> Tensor | None:
         """Key positions for a chunk of queries: int64 [B, T, K], -1 for none; None means every visible key.
 
-        Every query must get at least one key, and none that it does not see (see `Span`). Padded queries may get
-        any key below `span.end`.
+        Every query must get at least one key, and none that it does not see (see `Span`); what queries in padded
+        columns get is ignored.
         """
 
 

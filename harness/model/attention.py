@@ -126,7 +126,10 @@ class Attention(nn.Module):
         source, selector = projected.source, self.parts.selector
 
         def select(columns: slice, span: Span) -> Tensor | None:
-            return selector.select(source.columns(columns, span), keys)
+            selected_BTK = selector.select(source.columns(columns, span), keys)
+            if selected_BTK is None or span.uniform:
+                return selected_BTK
+            return selected_BTK.clamp(max=span.end - 1)  # queries in padded columns stand beyond the keys
 
         key_up_HNC, value_up_HVC = self.up_weights()
         return AttentionCall(

@@ -37,9 +37,9 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def _runner(form: str, selector: str) -> NativeRunner:
+def _runner(form: str, selector: str, cache: str = "latent") -> NativeRunner:
     registry = Registry(entry_points=False)
-    parts = registry.load(registry.variant({"form": form, "selector": selector}))
+    parts = registry.load(registry.variant({"form": form, "selector": selector, "cache": cache}))
     chosen = Parts(parts["form"], parts["selector"], parts["precision"], parts["cache"], parts["kernels"])
     return NativeRunner(build_model(CONFIG, chosen, RandomTensors(CONFIG, 0)))
 
@@ -62,8 +62,13 @@ def test_no_tensor_grows_with_the_square_of_the_context(form: str, selector: str
 
 def test_decode_reads_the_cache_in_place() -> None:
     """A step over 20K cached tokens allocates nothing as large as the cache."""
-    for selector in ("dense", "dsa"):
-        runner = _runner("mqa", selector)
+    for form, selector, cache in (
+        ("mqa", "dense", "latent"),
+        ("mqa", "dsa", "latent"),
+        ("mha", "dense", "expanded"),
+        ("mha", "dsa", "expanded"),
+    ):
+        runner = _runner(form, selector, cache)
         state = runner.new_state(1, 20_001)
         state.fill_random(0, 20_000)
         with LargestTensor(state) as largest:
