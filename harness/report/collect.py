@@ -14,21 +14,24 @@ from harness.suite.variant import AXES, Variant
 
 @dataclass(frozen=True)
 class Origin:
-    """What makes two records of one cell unlike: weights and machine."""
+    """What makes two records of one cell unlike: weights, machine, and the text that prompts are cut from."""
 
     checkpoint: str
     machine: str
     device: str
     threads: int | None
+    text: str
+    """Hash of the held-out text; empty for a run that used none."""
 
     @classmethod
     def of(cls, record: Record, run: dict[str, Any]) -> Origin:
-        """The origin that a record's context tells, or the run's where no worker got as far as telling."""
+        """The origin that a record's context tells, or its run's where the cell did not get as far as telling."""
         context = {**run, **record.context}
         machine = context.get("machine", {})
         name = f"{machine.get('gpu_name') or machine.get('cpu_model', 'unknown machine')}"
         device = context.get("device") or machine.get("device", "cpu")
-        return cls(record.checkpoint.get("sha256", ""), name, device, context.get("threads"))
+        text = context.get("text_sha256", "")
+        return cls(record.checkpoint.get("sha256", ""), name, device, context.get("threads"), text)
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,20 @@ def collect(runs: Sequence[RunFolder]) -> list[TableData]:
             variants = list(dict.fromkeys([*header.variants, *(known.variants if known else [])]))
             question = str(run.header.suite.get("question", ""))
             tables[key] = TableData(*key, question, header.question, header.baseline, variants, header.cells)
-        for record in run.records():
-            entry = Entry(record, run.path.name, run.header, Origin.of(record, run.header.context))
+        records = run.records()
+        shared = {**run.header.context, **_text_of(records)}
+        for record in records:
+            entry = Entry(record, run.path.name, run.header, Origin.of(record, shared))
             newest.setdefault((run.header.name, record.table), {})[record.cell, entry.origin] = entry
     for key, table in tables.items():
         table.entries = sorted(newest.get(key, {}).values(), key=lambda entry: _place(entry, table))
     return [table for table in tables.values() if table.entries]
+
+
+def _text_of(records: Sequence[Record]) -> dict[str, str]:
+    """The hash of a run's text: one interpreter, so one text, also for those of its records that used none."""
+    found = [record.context["text_sha256"] for record in records if "text_sha256" in record.context]
+    return {"text_sha256": found[0]} if found else {}
 
 
 def _place(entry: Entry, table: TableData) -> tuple[int, int, int]:

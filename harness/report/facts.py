@@ -102,7 +102,8 @@ def _origin_line(table: TableData, origin: Origin) -> str:
     model = (
         f"{checkpoint.get('name', 'unknown checkpoint')} ({checkpoint.get('model_type', '?')}, {_weights(checkpoint)})"
     )
-    return f"{origin.machine}{cpus}, {threads}, device {origin.device}; checkpoint {model}"
+    text = f"; text sha256 {origin.text[:12]}" if origin.text else ""
+    return f"{origin.machine}{cpus}, {threads}, device {origin.device}; checkpoint {model}{text}"
 
 
 def _weights(checkpoint: dict[str, Any]) -> str:

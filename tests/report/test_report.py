@@ -276,6 +276,21 @@ def test_unlike_weights_and_machines_are_never_mixed(tmp_path: Path) -> None:
     assert "run B: Planted CPU" in text
 
 
+def test_unlike_texts_are_never_mixed_but_text_and_random_prompts_of_one_run_are(tmp_path: Path) -> None:
+    def one(text: str, started: str) -> RunFolder:
+        cells = [
+            record("accuracy", MHA, accuracy("acc", [1, 0]), tasks="choice", length=512, context={"text_sha256": text}),
+            record("prefill", MHA, {"ttft": [100]}, length=512),
+        ]
+        return run(tmp_path, cells, started=started)
+
+    runs = [one("aa" * 32, "2026-01-01T00:00:00"), one("bb" * 32, "2026-02-01T00:00:00")]
+    assert not re.search(r"^run", render(runs[:1], "terminal"), re.M)
+    text = render(runs, "terminal", 200)
+    assert re.search(r"^run B: .*text sha256 bbbbbbbbbbbb", text, re.M)
+    assert len(re.findall(r"^[AB] .*x1.00", text, re.M)) == 2
+
+
 def test_json_refuses_runs_of_unlike_suites(tmp_path: Path) -> None:
     runs = [run(tmp_path, example(), name=name) for name in ("one", "two")]
     with pytest.raises(UsageError, match="these are of one, two"):
