@@ -58,21 +58,32 @@ def mqa_sparse_attention(
     q_BTHL: Tensor, rows_BSL: Tensor, selected_BTK: Tensor, scale: float, value_width: int
 ) -> Tensor:
     """See `MqaSparseAttention`. Gathers the selected rows of a few queries at a time."""
-    row_bytes = selected_BTK.shape[-1] * rows_BSL.shape[-1] * rows_BSL.element_size()
-    chunk = max(1, GATHER_BYTES // row_bytes)
+    row_bytes = max(1, selected_BTK.shape[-1] * rows_BSL.shape[-1] * rows_BSL.element_size())
+    sequences = max(1, GATHER_BYTES // (row_bytes * max(1, q_BTHL.shape[1])))
+    queries = max(1, GATHER_BYTES // row_bytes)
     outputs = []
-    for q_THL, rows_SL, selected_TK in zip(q_BTHL, rows_BSL, selected_BTK, strict=True):
-        pieces = zip(q_THL.split(chunk), selected_TK.split(chunk), strict=True)
-        outputs.append(torch.cat([_attend_selected(q * scale, rows_SL, few, value_width) for q, few in pieces]))
-    return torch.stack(outputs)
+    for group in zip(q_BTHL.split(sequences), rows_BSL.split(sequences), selected_BTK.split(sequences), strict=True):
+        pieces = zip(group[0].split(queries, 1), group[2].split(queries, 1), strict=True)
+        outputs.append(torch.cat([_attend_selected(q * scale, group[1], few, value_width) for q, few in pieces], 1))
+    return torch.cat(outputs)
 
 
-def _attend_selected(q_THL: Tensor, rows_SL: Tensor, selected_TK: Tensor, value_width: int) -> Tensor:
-    rows_TKL = rows_SL.index_select(0, selected_TK.clamp(min=0).flatten()).unflatten(0, selected_TK.shape)
-    scores_THK = torch.matmul(q_THL, rows_TKL.transpose(-1, -2))
-    if selected_TK[..., -1].min() < 0:
-        scores_THK.masked_fill_((selected_TK < 0)[:, None], -torch.inf)
-    return torch.matmul(_softmax(scores_THK), rows_TKL[..., :value_width])
+def _attend_selected(q_BTHL: Tensor, rows_BSL: Tensor, selected_BTK: Tensor, value_width: int) -> Tensor:
+    rows_BTKL = _gather(rows_BSL, selected_BTK.clamp(min=0))
+    scores_BTHK = torch.matmul(q_BTHL, rows_BTKL.transpose(-1, -2))
+    none_BTK = selected_BTK < 0
+    if none_BTK[..., -1].any():
+        scores_BTHK.masked_fill_(none_BTK[:, :, None], -torch.inf)
+    return torch.matmul(_softmax(scores_BTHK), rows_BTKL[..., :value_width])
+
+
+def _gather(rows_BSL: Tensor, index_BTK: Tensor) -> Tensor:
+    """[B, T, K, L]. One `index_select` per sequence: several times faster than indexing all at once."""
+    gathered = [
+        rows_SL.index_select(0, index_TK.flatten()) for rows_SL, index_TK in zip(rows_BSL, index_BTK, strict=True)
+    ]
+    joined = torch.stack(gathered) if len(gathered) > 1 else gathered[0][None]
+    return joined.unflatten(1, index_BTK.shape[1:])
 
 
 def _by_chunks(attend: Callable[[slice, slice, Span], Tensor], span: Span, heads: int, itemsize: int) -> Tensor:
