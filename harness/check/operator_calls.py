@@ -58,14 +58,15 @@ class Draw:
             rows[b].narrow(dim - 1, end, shape[dim] - end).fill_(float("nan"))
         return rows
 
-    def selection(self, span: Span, count: int) -> Tensor:
-        """int64 [B, T, count]: distinct visible keys ascending, then -1; at least one each."""
+    def selection(self, span: Span, count: int, none_first: bool = False) -> Tensor:
+        """int64 [B, T, count]: distinct visible keys, at least one each, and -1 behind or before them."""
         chosen = torch.full((span.batch, span.width, count), -1)
         for b, (start, end) in enumerate(zip(span.starts, span.ends, strict=True)):
             for t in range(span.width):
                 visible = min(start + t + 1, end)
                 picked = torch.randperm(visible, generator=self.generator)[:count].sort().values
-                chosen[b, t, : len(picked)] = picked
+                first = count - len(picked) if none_first else 0
+                chosen[b, t, first : first + len(picked)] = picked
         return chosen
 
 
@@ -103,7 +104,7 @@ def mha_attention(draw: Draw) -> Iterator[Call]:
         k = draw.keys(span, span.batch, HEADS, span.end + 3, NOPE + ROPE, dim=2)
         v = draw.keys(span, span.batch, HEADS, span.end + 3, VALUE, dim=2)
         yield Call(what, (q, k, v, span, 0.3, None))
-        yield Call(f"{what}, 4 selected", (q, k, v, span, 0.3, draw.selection(span, 4).int()))
+        yield Call(f"{what}, 4 selected", (q, k, v, span, 0.3, draw.selection(span, 4, none_first=True).int()))
 
 
 def mqa_attention(draw: Draw) -> Iterator[Call]:
@@ -119,8 +120,10 @@ def mqa_sparse_attention(draw: Draw) -> Iterator[Call]:
     for what, span in SPANS.items():
         q = draw.view(span.batch, span.width, HEADS, LATENT + ROPE)
         rows = draw.keys(span, span.batch, span.end + 3, LATENT + ROPE, dim=1)
-        for count in (1, 4):
-            yield Call(f"{what}, {count} selected", (q, rows, draw.selection(span, count), 0.3, LATENT))
+        for count, none_first in ((1, False), (4, False), (4, True)):
+            chosen = draw.selection(span, count, none_first)
+            where = "before" if none_first else "behind"
+            yield Call(f"{what}, {count} selected, -1 {where} them", (q, rows, chosen, 0.3, LATENT))
 
 
 def index_scores(draw: Draw) -> Iterator[Call]:

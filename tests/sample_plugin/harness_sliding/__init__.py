@@ -1,0 +1,1 @@
+"""Selector `sliding`: the nearest keys instead of the best ones."""
