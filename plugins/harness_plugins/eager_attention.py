@@ -72,7 +72,7 @@ def _attend_selected(q_BTHL: Tensor, rows_BSL: Tensor, selected_BTK: Tensor, val
     rows_BTKL = _gather(rows_BSL, selected_BTK.clamp(min=0))
     scores_BTHK = torch.matmul(q_BTHL, rows_BTKL.transpose(-1, -2))
     none_BTK = selected_BTK < 0
-    if none_BTK[..., -1].any():
+    if none_BTK.any():
         scores_BTHK.masked_fill_(none_BTK[:, :, None], -torch.inf)
     return torch.matmul(_softmax(scores_BTHK), rows_BTKL[..., :value_width])
 

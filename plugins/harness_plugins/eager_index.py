@@ -21,23 +21,27 @@ def index_scores(q_BTGI: Tensor, weights_BTG: Tensor, k_BSI: Tensor, span: Span)
     """See `IndexScores`. In blocks of queries and keys, so that per-head scores never exist for a whole sequence."""
     wide = accumulation_dtype(q_BTGI.dtype)
     scores = []
-    for b, (start, end) in enumerate(zip(span.starts, span.ends, strict=True)):
-        q_TGI, weights_TG = q_BTGI[b].to(wide), weights_BTG[b].to(wide)
-        blocks = [_block_scores(q_TGI, weights_TG, k_KI.to(wide)) for k_KI in k_BSI[b, :end].split(KEY_BLOCK)]
-        scores_TS = hide_future(torch.cat(blocks, -1), start)
-        scores.append(F.pad(scores_TS, (0, span.end - end), value=-torch.inf) if end < span.end else scores_TS)
-    return torch.stack(scores) if len(scores) > 1 else scores[0][None]
+    for group, part in span.sequences():
+        q, weights, end = q_BTGI[group].to(wide), weights_BTG[group].to(wide), part.end
+        per_key = max(1, part.batch * q.shape[2] * q.element_size())
+        block = min(KEY_BLOCK, max(256, SCORE_BYTES // per_key))
+        blocks = [_block_scores(q, weights, k_BKI.to(wide)) for k_BKI in k_BSI[group, :end].split(block, 1)]
+        scores_BTS = hide_future(torch.cat(blocks, -1), part.starts[0])
+        scores.append(F.pad(scores_BTS, (0, span.end - end), value=-torch.inf) if end < span.end else scores_BTS)
+    return torch.cat(scores) if len(scores) > 1 else scores[0]
 
 
-def _block_scores(q_TGI: Tensor, weights_TG: Tensor, k_KI: Tensor) -> Tensor:
-    """[T, K]: a few queries at a time, all their heads in one product."""
-    heads = q_TGI.shape[1]
-    chunk = max(1, SCORE_BYTES // (heads * k_KI.shape[0] * k_KI.element_size()))
-    rows = []
-    for few_TGI, few_TG in zip(q_TGI.split(chunk), weights_TG.split(chunk), strict=True):
-        per_head_TGK = torch.matmul(few_TGI.flatten(0, 1), k_KI.T).relu_().unflatten(0, (-1, heads))
-        rows.append(torch.matmul(few_TG[:, None], per_head_TGK).squeeze(1))
-    return torch.cat(rows)
+def _block_scores(q_BTGI: Tensor, weights_BTG: Tensor, k_BKI: Tensor) -> Tensor:
+    """[B, T, K]: a few queries at a time, all their heads in one product."""
+    batch, keys, _ = k_BKI.shape
+    heads = q_BTGI.shape[2]
+    chunk = max(1, SCORE_BYTES // max(1, batch * heads * keys * k_BKI.element_size()))
+    columns = []
+    for few_BTGI, few_BTG in zip(q_BTGI.split(chunk, 1), weights_BTG.split(chunk, 1), strict=True):
+        per_head_BMK = torch.matmul(few_BTGI.flatten(1, 2), k_BKI.transpose(-1, -2)).relu_()
+        per_head_BTGK = per_head_BMK.unflatten(1, (-1, heads))
+        columns.append(torch.matmul(few_BTG[:, :, None], per_head_BTGK).squeeze(2))
+    return torch.cat(columns, 1)
 
 
 def select_topk(scores_BTS: Tensor, count: int) -> Tensor:

@@ -26,7 +26,7 @@ class Sliding(Selector):
         """The last positions, -1 before the first token."""
         positions_BT = source.span.positions(source.hidden_BTD.device)
         window_K = torch.arange(WINDOW, device=positions_BT.device)
-        return (positions_BT[..., None] - window_K).clamp(min=-1)
+        return (positions_BT[..., None] - window_K.flip(0)).clamp(min=-1)
 
 
 class Packed(CacheFormat):
