@@ -11,6 +11,9 @@ from harness.report.celltext import Shown, TextColumn
 from harness.report.collect import TableData
 from harness.report.grid import Grid, TextBlock, answered
 
+FOLDED = ("memory", "tails and rates")
+"""Blocks that a reader opens when wanted."""
+
 
 class Markdown:
     """Layout for files and pull requests: tables are as wide as they are."""
@@ -22,22 +25,26 @@ class Markdown:
 
     def table(self, table: TableData, grid: Grid) -> str:
         parts = [f"### {_escaped(f'{table.name}: {table.question}')}", _items(facts.above(table, grid.everywhere))]
-        for block in grid.blocks:
-            parts += [f"**{block.title}**"] if block.title else []
-            parts.append(_block(grid, block))
+        parts += [_block(grid, block) for block in grid.blocks]
         parts.append(_items(f"[{number}] {note}" for number, note in enumerate(grid.notes, 1)))
         parts.append(_items([facts.legend(table).replace("*", "bold:", 1), *facts.below(table)]))
         return "\n\n".join(part for part in parts if part)
 
 
 def _block(grid: Grid, block: TextBlock) -> str:
+    """A block's table, under its title, folded away when it explains rather than answers."""
+    if block.title in FOLDED:
+        return f"<details><summary>{block.title}</summary>\n\n{_table(grid, block)}\n\n</details>"
+    return f"**{block.title}**\n\n{_table(grid, block)}" if block.title else _table(grid, block)
+
+
+def _table(grid: Grid, block: TextBlock) -> str:
     columns = [*grid.labels, *block.columns]
     order = [index for group in answered(block.columns, grid.groups) for index in group]
     rows = [[_cell(column.cells[index]) for column in columns] for index in order]
     align = ["left"] * len(grid.labels) + ["right"] * len(block.columns)
-    return tabulate(
-        rows, [_header(column) for column in columns], tablefmt="pipe", colalign=align, disable_numparse=True
-    )
+    headers = [_header(column) for column in columns]
+    return tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def _header(column: TextColumn) -> str:
