@@ -61,6 +61,17 @@ def test_a_fault_has_its_status_and_costs_its_own_cell_alone(ran: tuple[int, Fak
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "replaced"), [("raise", True), ("hog", True), ("unsupported", False), ("sound", False)]
+)
+def test_a_worker_that_failed_is_not_trusted_any_further(
+    ran: tuple[int, FakeSuite], fault: str, replaced: bool
+) -> None:
+    before, after = (record(ran[1], fault, length)["context"]["worker_pid"] for length in (8, 16))
+    assert (before != after) == replaced
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ALWAYS)
 def test_a_variant_that_cannot_start_costs_its_own_cells(ran: tuple[int, FakeSuite], fault: str) -> None:
     _, suite = ran

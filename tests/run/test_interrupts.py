@@ -87,6 +87,18 @@ def test_kill_9_loses_no_finished_cell_and_workers_notice(running: tuple[FakeSui
     assert 1 <= len(records) < 4
 
 
+def test_a_worker_ends_with_its_parent_whatever_it_is_doing(tmp_path: Path) -> None:
+    suite = fake_suite(tmp_path, ["hang"], [8, 13])
+    process = suite.start()
+    wait_for(lambda: finished_cells(suite) >= 1)
+    time.sleep(0.5)  # by now it hangs in the next cell
+    workers = workers_of(process)
+    assert workers
+    process.kill()
+    process.communicate(timeout=20)
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+
 def test_workers_are_out_of_reach_of_the_terminals_ctrl_c(running: tuple[FakeSuite, subprocess.Popen[str]]) -> None:
     """A terminal sends it to the whole foreground group; a worker that ended by it would be a failed cell."""
     _, process = running

@@ -126,8 +126,8 @@ def _fault(name: str) -> Option:
 
 @hookimpl
 def harness_context() -> dict[str, Any]:
-    """One fact, to be seen in records."""
-    return {"fake_fact": 7}
+    """Facts to be seen in records."""
+    return {"fake_fact": 7, "worker_pid": os.getpid()}
 
 
 @hookimpl
