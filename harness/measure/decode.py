@@ -32,6 +32,7 @@ class DecodeMeasurement(TimedMeasurement):
         super().__init__(workload, bench, cell)
         self.state = bench.runner.new_state(workload.batch, workload.length + workload.steps)
         self._fill("context")
+        self.memory.release()
 
     def repeat(self, purpose: str) -> dict[str, list[float]]:
         milliseconds = [one for one, _ in self._steps(purpose)]

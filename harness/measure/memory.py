@@ -29,6 +29,10 @@ class MemoryMeter(ABC):
     def _resident(self) -> int | None: ...
 
     @abstractmethod
+    def release(self) -> None:
+        """Give freed memory back to the system, so that the next peak does not count it."""
+
+    @abstractmethod
     def reset(self) -> None:
         """Start a new region: forget the former peak."""
 
@@ -41,8 +45,13 @@ class ProcessMemory(MemoryMeter):
     """Resident bytes of this process (Linux)."""
 
     def _resident(self) -> int | None:
-        _give_back_free_memory()
+        self.release()
         return _status_bytes("VmRSS")
+
+    def release(self) -> None:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other C libraries need none
+        if trim is not None:
+            trim(0)
 
     def reset(self) -> None:
         self._can_reset = _write(CLEAR_REFS, RESET_PEAK)
@@ -60,6 +69,9 @@ class CudaMemory(MemoryMeter):
 
     def _resident(self) -> int | None:
         return torch.cuda.memory_allocated(self.device)
+
+    def release(self) -> None:
+        """Nothing to do: only what is handed out counts, not what the allocator keeps."""
 
     def reset(self) -> None:
         torch.cuda.reset_peak_memory_stats(self.device)
@@ -88,10 +100,3 @@ def _write(path: Path, text: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _give_back_free_memory() -> None:
-    """Let glibc return what former cells freed; other C libraries have no `malloc_trim` and need none."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

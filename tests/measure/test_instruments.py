@@ -10,7 +10,7 @@ import torch
 from harness.errors import UsageError
 from harness.measure import answers
 from harness.measure.clock import CpuClock, clock_for
-from harness.measure.memory import memory_for
+from harness.measure.memory import MemoryMeter, memory_for
 from harness.measure.prompts import Prompts, load_tokenizer
 
 MIB = 2**20
@@ -43,17 +43,28 @@ def test_marks_are_in_milliseconds() -> None:
 
 def test_peak_memory_sees_what_was_freed_again_and_forgets_it_on_reset() -> None:
     meter = memory_for("cpu")
-    meter.reset()
-    before = meter.peak()
+    before = _peak_now(meter)
     torch.ones(64 * MIB // 4)
-    peak = meter.peak()
-    meter.reset()
-    after = meter.peak()
-    assert before is not None
-    assert peak is not None
-    assert after is not None
+    peak = meter.peak() or 0
+    after = _peak_now(meter)
     assert 60 * MIB < peak - before < 80 * MIB
     assert after - before < 10 * MIB
+
+
+def test_released_memory_does_not_count_for_the_next_peak() -> None:
+    meter = memory_for("cpu")
+    pieces = [torch.ones(2**13) for _ in range(1600)]  # 50 MiB in pieces so small that they come from glibc's heap,
+    full = _peak_now(meter)
+    del pieces[:-1]  # and one at its top that keeps the heap from shrinking by itself
+    meter.release()
+    assert full - _peak_now(meter) > 30 * MIB
+
+
+def _peak_now(meter: MemoryMeter) -> int:
+    meter.reset()
+    peak = meter.peak()
+    assert peak is not None
+    return peak
 
 
 @pytest.mark.parametrize("tokenizer", [Bytewise(), Sparse()])
