@@ -73,13 +73,20 @@ def test_ragged_chunks_and_decode_equal_single_sequences(case: tuple[Path, Runne
         columns_BT = start_B[:, None] + torch.arange(8)  # one column more than the longest: padding everywhere
         logits_BV = runner.prefill(tokens_BT.gather(1, columns_BT), state, lengths_B)
         start_B = start_B + lengths_B
+        assert_last_of_each(directory, tokens_BT, start_B, logits_BV)
     for _ in range(3):
         logits_BV = runner.decode(tokens_BT.gather(1, start_B[:, None])[:, 0], state)
         start_B = start_B + 1
-        for row, length in enumerate(start_B.tolist()):
-            alone_TV = plain(directory, tokens_BT[row : row + 1, :length])[0]
-            assert distance(logits_BV[row], alone_TV[-1]) < SAME
+        assert_last_of_each(directory, tokens_BT, start_B, logits_BV)
     assert state.lengths_B.tolist() == start_B.tolist() == [10, 10, 10]
+
+
+def assert_last_of_each(
+    directory: Path, tokens_BT: torch.Tensor, ends_B: torch.Tensor, logits_BV: torch.Tensor
+) -> None:
+    for row, length in enumerate(ends_B.tolist()):
+        alone_TV = plain(directory, tokens_BT[row : row + 1, :length])[0]
+        assert distance(logits_BV[row], alone_TV[-1]) < SAME
 
 
 @pytest.mark.parametrize("model_type", ["deepseek_v3", "deepseek_v32"])
@@ -133,7 +140,9 @@ def test_bf16_computes_in_bf16_and_answers_in_float32(tmp_path: Path) -> None:
     runner, exact = hf_runner(directory, precision="bf16"), hf_runner(directory)
     tokens_BT = random_tokens(1, 12)
     logits_BTV = runner.logits(tokens_BT)
-    assert logits_BTV.dtype == torch.float32
+    state = runner.new_state(1, 13)
+    answers = [logits_BTV, runner.prefill(tokens_BT, state), runner.decode(tokens_BT[:, 0], state)]
+    assert [answer.dtype for answer in answers] == [torch.float32] * 3
     assert 1e-4 < distance(logits_BTV, exact.logits(tokens_BT)) < 0.1
     assert runner.new_state(1, 8).bytes_per_token * 2 == exact.new_state(1, 8).bytes_per_token
 

@@ -56,17 +56,16 @@ def test_a_plugin_file_adds_its_options_and_names_itself_as_their_source(plugin:
     assert [option.name for option in registry.options("selector")][-2:] == ["near", "far"]
 
 
-def test_two_plugins_with_one_file_name_live_side_by_side(plugin: Plugin) -> None:
-    first, second = plugin(offering("near"), "a/plugin.py"), plugin(offering("far"), "b/plugin.py")
+def test_two_plugins_with_one_file_name_live_side_by_side_and_name_their_own_attributes(plugin: Plugin) -> None:
+    def naming_itself(name: str) -> str:
+        option = f'Option("selector", "{name}", factory=f"{{__name__}}:built", summary="")'
+        return f'{HEAD}built = "{name}"\n@hookimpl\ndef harness_options():\n    return [{option}]\n'
+
+    first, second = plugin(naming_itself("near"), "a/plugin.py"), plugin(naming_itself("far"), "b/plugin.py")
     registry = Registry([first, second], entry_points=False)
     assert registry.source("selector", "near") == first
     assert registry.source("selector", "far") == second
-
-
-def test_a_plugin_file_may_name_its_own_attributes_as_factories(plugin: Plugin) -> None:
-    source = 'Option("selector", "near", factory=f"{__name__}:build", summary="")'
-    path = plugin(f'{HEAD}build = "built"\n@hookimpl\ndef harness_options():\n    return [{source}]\n')
-    assert Registry([path], entry_points=False).option("selector", "near").load() == "built"
+    assert [registry.option("selector", name).load() for name in ("near", "far")] == ["near", "far"]
 
 
 def test_a_module_on_the_path_is_a_plugin(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
