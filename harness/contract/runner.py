@@ -112,7 +112,11 @@ class Runner(ABC):
         return None
 
     def resolved(self) -> dict[str, str]:
-        """What really computes, slot by slot (operator -> implementation), stored with every record."""
+        """What really computes, slot by slot (operator -> implementation), stored with every record.
+
+        A value ends in ` (emulated)` or ` (interpreted)` when its arithmetic is right but its speed says nothing (FP8
+        on a device without FP8 units, Triton on a CPU): such a cell is checked, and never timed.
+        """
         return {}
 
 
