@@ -13,6 +13,21 @@ from harness.records.record import CellId, Metric, Status
 from harness.suite.schema import Workload
 from harness.suite.variant import Variant
 
+PARENT_CONTEXT = (
+    "machine",
+    "versions",
+    "git",
+    "device",
+    "threads",
+    "seed",
+    "interleaved",
+    "seconds",
+    "turns",
+    "load_before",
+    "load_after",
+)
+"""Keys of a record's context that the parent gives; no plugin may give them as well."""
+
 
 class Message(msgspec.Struct, frozen=True, tag=str.lower):
     """Base of everything on the wire; the type is the class name in lower case."""

@@ -164,16 +164,14 @@ class Worker:
         import torch
 
         context: dict[str, Any] = {
-            "device": self.setup.device,
-            "threads": torch.get_num_threads(),
-            "seed": self.setup.seed,
+            "torch_threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "matmul_precision": torch.get_float32_matmul_precision(),
         }
         for implementation in self.hooks.hook.harness_context.get_hookimpls():
             facts = cast("dict[str, Any]", implementation.function())
             for key, value in facts.items():
-                if key in context:
+                if key in context or key in protocol.PARENT_CONTEXT:
                     raise UsageError(f"plugin {implementation.plugin_name!r} gives the context {key!r} a second time")
                 context[key] = value
         return context

@@ -53,7 +53,7 @@ def copied_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(package_root() / "harness", root / "harness", ignore=ignore)
     shutil.copytree(package_root() / "plugins", root / "plugins", ignore=ignore)
     worker = root / "harness" / "run" / "worker.py"
-    worker.write_text(worker.read_text().replace('"seed": self', '"seed_of_the_copy": self'))
+    worker.write_text(worker.read_text().replace('"torch_threads"', '"threads_of_the_copy"'))
     return root
 
 
@@ -61,7 +61,7 @@ def test_a_worker_of_another_checkout_runs_that_checkouts_code(tmp_path: Path, c
     worker = client(tmp_path, root=copied_checkout)
     ready = worker.start(60.0, quiet)
     worker.close()
-    assert ready.context["seed_of_the_copy"] == 3
+    assert ready.context["threads_of_the_copy"] == 1
 
 
 def test_code_from_elsewhere_is_refused(tmp_path: Path) -> None:

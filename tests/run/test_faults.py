@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.run.protocol import PARENT_CONTEXT
 from tests.support.fake_suite import FakeSuite, fake_suite
 
 EXPECTED = {
@@ -115,6 +116,7 @@ def test_every_record_says_what_decided_it(ran: tuple[int, FakeSuite]) -> None:
     assert good["context"]["fake_fact"] == 7
     assert good["resolved"] == {"everything": "fake"}
     assert len(good["context"]["turns"]) == 2
+    assert set(good["context"]) >= set(PARENT_CONTEXT) >= set(record(ran[1], "not-here", 8)["context"])
 
 
 @pytest.mark.slow

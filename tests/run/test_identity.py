@@ -33,12 +33,16 @@ def test_a_directory_is_its_contents_wherever_it_lies(tmp_path: Path) -> None:
     assert hash_of(tmp_path / "a") != hash_of(tmp_path / "b")
 
 
-def test_huge_checkpoints_are_known_by_their_headers_and_say_so(
+def test_huge_checkpoints_are_known_by_headers_and_samples_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(tmp_path / "a", "deepseek_v3", seed=1)
     save_checkpoint(tmp_path / "b", "deepseek_v3", seed=1, num_hidden_layers=3)
     monkeypatch.setattr(identity, "WHOLE_FILE_LIMIT", 0)
+    save_checkpoint(tmp_path / "c", "deepseek_v3", seed=2)
+    save_checkpoint(tmp_path / "again", "deepseek_v3", seed=1)
     config = ModelConfig.read(tmp_path / "a")
-    assert checkpoint_identity(str(tmp_path / "a"), config, 0)["hash_of"] == "headers"
+    assert checkpoint_identity(str(tmp_path / "a"), config, 0)["hash_of"] == "samples"
+    assert hash_of(tmp_path / "a") == hash_of(tmp_path / "again")
     assert hash_of(tmp_path / "a") != hash_of(tmp_path / "b")
+    assert hash_of(tmp_path / "a") != hash_of(tmp_path / "c")  # other weights under the same header
