@@ -9,9 +9,6 @@ from torch import Tensor
 
 from harness.model.parameters import Shape
 
-VERSION = 1
-"""Raise it when the numbers change, so that records of old weights are not compared with new ones."""
-
 
 def random_tensor(seed: int, name: str, shape: Shape) -> Tensor:
     """FP32 content of the tensor called `name`.
