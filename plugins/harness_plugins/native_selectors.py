@@ -12,7 +12,7 @@ from harness.contract.cache import Keys
 from harness.contract.config import ModelConfig
 from harness.contract.synthetic import INDEX_KEY
 
-SELECT_BYTES = 32 << 20
+SELECT_BYTES = 8 << 20
 """Largest tensor of index scores [t, S] at one time."""
 
 
