@@ -50,7 +50,7 @@ def reasons_against(option: OptionName, bench: Workbench) -> list[str]:
     """Why the option runs in no variant here: the reasons of the variant that lacks least, on the first model."""
     model = next(iter(MODELS))
     found = [bench.unsupported(variant, PRESETS[model]) for variant in _variants(option, bench.registry, 2)]
-    return min(found, key=len)
+    return min(found, key=len, default=[f"{option} makes no whole variant: its engine has no default for some axis"])
 
 
 def _variants(option: OptionName, registry: Registry, changes: int) -> Iterator[Variant]:

@@ -103,6 +103,16 @@ def test_an_option_that_cannot_run_here_gives_every_reason(tmp_path: Path) -> No
     assert {found.message for found in results} == {"needs a GPU; and a driver"}
 
 
+def test_an_engine_without_defaults_gives_that_as_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text(
+        "from harness.contract import Option, hookimpl\n@hookimpl\ndef harness_options():\n"
+        '    return [Option("engine", "bare", lambda: None, "")]\n'
+    )
+    results = run_checks(bench(str(tmp_path / "bare.py")), [OptionName("engine", "bare")], lambda *_: None)
+    assert {found.verdict for found in results} == {Verdict.NOT_APPLICABLE}
+    assert "has no default for some axis" in results[0].message
+
+
 def test_an_exception_of_a_plugin_fails_its_checks_and_names_the_line(tmp_path: Path) -> None:
     source = 'Option("selector", "broken", lambda: 1 / 0, "")'
     (tmp_path / "broken.py").write_text(
