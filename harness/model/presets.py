@@ -15,7 +15,7 @@ from harness.contract.config import ModelConfig, RopeConfig
 from harness.errors import UsageError
 
 WEIGHTS_VERSION = 1
-"""Part of a preset's identity: raise it when `random_weights` changes, so that old records are not compared with new."""
+"""Part of a preset's identity: raise it when `random_weights` changes, so that old records stand apart."""
 
 _V3_ROPE = RopeConfig(
     rope_type="yarn", factor=40.0, original_max_position_embeddings=4096, mscale=1.0, mscale_all_dim=1.0
