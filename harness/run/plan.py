@@ -120,55 +120,60 @@ def make_plan(
     """Plan a suite. `former_seconds`: see `harness.run.suite_run.former_seconds`.
 
     Raises UsageError for unknown names, a checkpoint or a device that is not there, or a context beyond the model's
-    maximum.
+    maximum. Where --checkpoint puts another model into a suite, cells beyond its maximum are unsupported instead,
+    as long as some are within it.
     """
     if facts.device == "cuda" and facts.gpu_name is None:
         raise UsageError("device cuda: nvidia-smi shows no GPU here; allowed: cpu", suite.where("device"))
     threads = suite.suite.threads or facts.cpu_count
-    rates = estimate.rates_of(facts, threads)
-    tables = [
-        _plan_table(table, suite, registry, facts, rates, former_seconds or {})
-        for table in expand(suite, registry, only)
-    ]
-    return Plan(suite, facts, threads, suite.suite.seed, list(plugins), tables)
+    planner = _Planner(registry, facts, estimate.rates_of(facts, threads), former_seconds or {})
+    tables = [(table, resolve(table.checkpoint, table.place)) for table in expand(suite, registry, only)]
+    _refuse_too_long(tables)
+    return Plan(suite, facts, threads, suite.suite.seed, list(plugins), [planner.plan(*table) for table in tables])
 
 
-def _plan_table(
-    table: ExpandedTable,
-    suite: LoadedSuite,
-    registry: Registry,
-    facts: MachineFacts,
-    rates: estimate.Rates,
-    former_seconds: Mapping[tuple[str, str], float],
-) -> PlannedTable:
-    config = resolve(table.checkpoint, table.place)
-    for workload in table.workloads:
-        _refuse_too_long(workload, config, table)
-    axes = differing_axes(table.variants)
-    cells = []
-    for workload in table.workloads:
-        for variant in table.variants:
-            cell = table.cell(workload, variant)
-            reasons = [
-                *registry.unsupported(Query(variant, config, facts)),
-                *_never_timed(workload, variant, registry),
-                *_without_tokenizer(workload, table.checkpoint),
-            ]
-            stored = former_seconds.get((Path(table.checkpoint).name, cell.id))
-            seconds = stored or estimate.seconds_of(workload.workload, variant, config, table.sampling, rates)
-            label = f"{workload.label}, {' '.join(getattr(variant, axis) for axis in axes) or variant.engine}"
-            cells.append(PlannedCell(cell, workload, reasons, label, seconds, stored is not None))
-    memory = {variant: _largest(table, variant, config) for variant in table.variants}
-    loading = {variant: estimate.load_seconds(variant, config) for variant in table.variants}
-    return PlannedTable(table, config, cells, memory, loading)
+@dataclass(frozen=True)
+class _Planner:
+    """Plans one table after the other by the same facts."""
 
+    registry: Registry
+    facts: MachineFacts
+    rates: estimate.Rates
+    former_seconds: Mapping[tuple[str, str], float]
 
-def _never_timed(workload: ConcreteWorkload, variant: Variant, registry: Registry) -> list[str]:
-    """Oracles answer what is right, never how fast."""
-    if workload.fields["kind"] not in CHECKED:
-        return []
-    oracles = [(axis, name) for axis, name in variant.items() if registry.option(axis, name).reference_only]
-    return [f"{axis} {name} is a reference and is never timed" for axis, name in oracles]
+    def plan(self, table: ExpandedTable, config: ModelConfig) -> PlannedTable:
+        """One table."""
+        axes = differing_axes(table.variants)
+        names = {one: " ".join(getattr(one, axis) for axis in axes) or one.engine for one in table.variants}
+        cells = [
+            self._cell(table, config, workload, variant, f"{workload.label}, {names[variant]}")
+            for workload in table.workloads
+            for variant in table.variants
+        ]
+        memory = {variant: _largest(table, variant, config) for variant in table.variants}
+        loading = {variant: estimate.load_seconds(variant, config) for variant in table.variants}
+        return PlannedTable(table, config, cells, memory, loading)
+
+    def _cell(
+        self, table: ExpandedTable, config: ModelConfig, workload: ConcreteWorkload, variant: Variant, label: str
+    ) -> PlannedCell:
+        cell = table.cell(workload, variant)
+        reasons = [
+            *self.registry.unsupported(Query(variant, config, self.facts)),
+            *self._never_timed(workload, variant),
+            *_without_tokenizer(workload, table.checkpoint),
+            *_too_long(workload, config, table.checkpoint),
+        ]
+        stored = self.former_seconds.get((Path(table.checkpoint).name, cell.id))
+        seconds = stored or estimate.seconds_of(workload.workload, variant, config, table.sampling, self.rates)
+        return PlannedCell(cell, workload, reasons, label, seconds, stored is not None)
+
+    def _never_timed(self, workload: ConcreteWorkload, variant: Variant) -> list[str]:
+        """Oracles answer what is right, never how fast."""
+        if workload.fields["kind"] not in CHECKED:
+            return []
+        oracles = [(axis, name) for axis, name in variant.items() if self.registry.option(axis, name).reference_only]
+        return [f"{axis} {name} is a reference and is never timed" for axis, name in oracles]
 
 
 def _without_tokenizer(workload: ConcreteWorkload, checkpoint: str) -> list[str]:
@@ -183,17 +188,28 @@ def _without_tokenizer(workload: ConcreteWorkload, checkpoint: str) -> list[str]
     return []
 
 
+def _too_long(workload: ConcreteWorkload, config: ModelConfig, checkpoint: str) -> list[str]:
+    needed, allowed = estimate.work_of(workload.workload).context, config.max_position_embeddings
+    if needed <= allowed:
+        return []
+    what = f"{workload.fields['kind']} of length {workload.fields.get('length')} needs {needed} positions"
+    return [f"{what}; allowed: at most {allowed}, the max_position_embeddings of {Path(checkpoint).name!r}"]
+
+
+def _refuse_too_long(tables: Sequence[tuple[ExpandedTable, ModelConfig]]) -> None:
+    """A suite that asks its own checkpoint for too much is wrong; one that is lent another model need not be."""
+    asked = [
+        (table, workload, _too_long(workload, config, table.checkpoint))
+        for table, config in tables
+        for workload in table.workloads
+    ]
+    some_fit = any(not reasons for _, _, reasons in asked)
+    for table, workload, reasons in asked:
+        lent = table.place.startswith("--checkpoint") and not workload.place.startswith("--")
+        if reasons and not (lent and some_fit):
+            raise UsageError(f"tables.{table.name}.workloads: {reasons[0]}", workload.place)
+
+
 def _largest(table: ExpandedTable, variant: Variant, config: ModelConfig) -> estimate.Memory:
     each = [estimate.memory_of(workload.workload, variant, config) for workload in table.workloads]
     return max(each, key=lambda memory: memory.peak)
-
-
-def _refuse_too_long(workload: ConcreteWorkload, config: ModelConfig, table: ExpandedTable) -> None:
-    needed, allowed = estimate.work_of(workload.workload).context, config.max_position_embeddings
-    if needed > allowed:
-        kind, length = workload.fields["kind"], workload.fields.get("length")
-        raise UsageError(
-            f"tables.{table.name}.workloads: {kind} of length {length} needs {needed} positions; allowed: at most "
-            f"{allowed}, the max_position_embeddings of {Path(table.checkpoint).name!r}",
-            workload.place,
-        )

@@ -31,7 +31,7 @@ class Names(Protocol):
 
 @dataclass(frozen=True)
 class ConcreteWorkload:
-    """One length, one batch size, one task; `place` is the suite line that it comes from."""
+    """One length, one batch size, one task; `place` is where the suite gives its length."""
 
     workload: Workload
     place: str
@@ -137,7 +137,9 @@ def _workloads(table: Table, loaded: LoadedSuite, path: tuple[str | int, ...]) -
     unique: dict[bytes, ConcreteWorkload] = {}
     for position, workload in enumerate(table.workloads):
         for chosen in _combinations(workload):
-            one = ConcreteWorkload(msgspec.structs.replace(workload, **chosen), loaded.where(*path, position))
+            entry = _as_list(workload.length).index(chosen["length"]) if "length" in chosen else 0
+            place = loaded.where(*path, position, "length", entry)
+            one = ConcreteWorkload(msgspec.structs.replace(workload, **chosen), place)
             unique.setdefault(msgspec.json.encode(one.fields), one)
     return list(unique.values())
 

@@ -93,7 +93,7 @@ def test_a_bad_suite(suite: FakeSuite, refused: Shell, bad: Bad, command: str) -
         ("duplicate key", 3),
         ("1e-3 as text", 6),
         ("unknown option", 20),
-        ("context beyond the model", 22),
+        ("context beyond the model", 25),
     ],
 )
 def test_the_message_names_the_line(suite: FakeSuite, refused: Shell, name: str, line: int) -> None:

@@ -18,7 +18,7 @@ from harness.records.record import Status
 from harness.run import estimate
 from harness.run.estimate import memory_of, parameters, rates_of, seconds_of
 from harness.run.plan import Plan, make_plan
-from harness.suite.load import load_suite
+from harness.suite.load import Changes, load_suite
 from harness.suite.schema import Accuracy, Decode, Prefill, Sampling
 from harness.suite.variant import Variant
 from tests.support.fake_suite import fake_suite
@@ -87,6 +87,28 @@ def test_a_context_beyond_the_model_is_an_error_with_key_and_maximum(tmp_path: P
         planned(tmp_path, registry, length=longest - 3, steps=4)
     assert f"needs {longest + 1} positions; allowed: at most {longest}" in caught.value.message
     assert str(caught.value.where).startswith(str(tmp_path / "what.yaml:"))
+
+
+def test_another_model_put_into_a_suite_leaves_out_what_is_too_long_for_it(tmp_path: Path, registry: Registry) -> None:
+    data = copy.deepcopy(SUITE)
+    data["tables"]["layer"]["workloads"] = [{"kind": "decode", "length": [64, 9000], "context": "synthetic"}]
+    path = tmp_path / "what.yaml"
+    path.write_text(yaml.safe_dump(data))
+
+    def plan(*settings: str) -> Plan:
+        return make_plan(load_suite(path, Changes(settings, checkpoint="tiny-v32")), registry, FACTS)
+
+    fp32 = [one for one in plan().cells if one.cell.variant.precision == "fp32" and one.cell.variant.cache == "latent"]
+    assert [one.runs for one in fp32] == [True, False]
+    assert fp32[1].reasons == [
+        "decode of length 9000 needs 9004 positions; allowed: at most 4096, the max_position_embeddings of 'tiny-v32'"
+    ]
+    for setting in ("tables.layer.workloads.0.length=[64, 9000]", "tables.layer.workloads.0.length=9000"):
+        with pytest.raises(UsageError, match="needs 9004 positions"):
+            plan(setting)
+    path.write_text(yaml.safe_dump(data).replace("- 64\n", "- 8000\n"))
+    with pytest.raises(UsageError, match="needs 8004 positions"):
+        plan()
 
 
 def test_stored_times_replace_estimates_and_say_so(tmp_path: Path, registry: Registry) -> None:
