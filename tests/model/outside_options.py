@@ -50,15 +50,16 @@ class PackedLayer(LayerCache):
 
     def write(self, new: NewKeys, span: Span) -> None:
         """See `LayerCache.write`."""
+        self.dtype = new.rows_BTL.dtype
         for name, values in {"row": new.rows_BTL, **new.fields}.items():
             self.put(name, values.to(torch.bfloat16).contiguous().view(torch.uint8), span)
 
     def field(self, name: str, end: int) -> Tensor:
-        """Unpacked to FP32."""
-        return self.view(name, end).contiguous().view(torch.bfloat16).float()
+        """Unpacked to the dtype that was written."""
+        return self.view(name, end).contiguous().view(torch.bfloat16).to(self.dtype)
 
     def latent_rows(self, end: int) -> Tensor:
-        """Unpacked to FP32."""
+        """Unpacked to the dtype that was written."""
         return self.field("row", end)
 
     def expanded(self, end: int) -> None:
