@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.check.operator_calls import Draw
-from harness.check.tolerances import LOSSLESS, LOSSY, Tolerance
+from harness.check.tolerances import CACHES, Tolerance
 from harness.check.verdict import require, require_close
 from harness.contract.cache import CacheFormat, LayerCache, NewKeys, expand, storage_bytes
 from harness.contract.config import ModelConfig
@@ -77,6 +77,7 @@ class Bench:
             self._close(self.layer.field(name, LENGTH), content.field_BSW, f"field {name} {when}")
 
     def _close(self, given: Tensor, wanted: Tensor, what: str) -> None:
+        require(given.dtype == wanted.dtype, f"{what}: read back in {given.dtype}, written in {wanted.dtype}")
         require_close(given.float(), wanted.float(), self.allowed, what)
 
 
@@ -92,13 +93,12 @@ def reads_back_what_was_written(cache: CacheFormat, config: ModelConfig, precisi
         return Content(normal(BATCH, LENGTH, row), normal(BATCH, LENGTH, ADDED["index_key"]))
 
     stored = cache.stored(config, precision.dtype, ADDED)
-    lossless = all(field.dtype == precision.dtype for field in stored)
     heads, latent = config.num_attention_heads, config.kv_lora_rank
     bench = Bench(
         cache.new_layer(stored, BATCH, LENGTH, device),
         normal(heads, config.qk_nope_head_dim, latent),
         normal(heads, config.v_head_dim, latent),
-        LOSSLESS if lossless else LOSSY,
+        CACHES["lossy" if cache.is_lossy(config, precision.dtype) else precision.name],
     )
     old, new = content(), content()
     bench.write(old, [0, 0], [LENGTH, LENGTH])

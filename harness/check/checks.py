@@ -71,8 +71,9 @@ def _operators(part: Part) -> Operators:
 def _cache(run: Callable[..., None], part: Part) -> None:
     if not isinstance(part.value, CacheFormat):
         raise NotApplicableError(f"{part.option} is not a CacheFormat")
-    precision = part.bench.registry.option("precision", "fp32" if "fp32" in part.precisions else min(part.precisions))
-    run(part.value, part.bench.primary_config, precision.load(), part.bench.facts.device)
+    for name in sorted(part.precisions & DTYPES.keys()):
+        precision = part.bench.registry.option("precision", name).load()
+        run(part.value, part.bench.primary_config, precision, part.bench.facts.device)
 
 
 def _first_line(function: Callable[..., object]) -> str:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from harness.check.tolerances import Tolerance, for_logits
 from harness.check.verdict import NotApplicableError, require_close
+from harness.contract.cache import CacheFormat
 from harness.contract.config import ModelConfig
 from harness.contract.facts import MachineFacts
 from harness.contract.options import Query
+from harness.contract.precision import Precision
 from harness.contract.registry import Registry
 from harness.contract.runner import EngineRequest, Runner
 from harness.model.presets import PRESETS
@@ -103,10 +105,14 @@ class Subject:
         generator = torch.Generator().manual_seed(1000 * batch + seed)
         return torch.randint(self.config.vocab_size, (length, batch), generator=generator).T.contiguous()
 
-    @property
+    @cached_property
     def allowed(self) -> Tolerance:
         """How far logits may be from the reference's, or from those of another way through the variant."""
-        return for_logits(self.variant)
+        parts = self.bench.registry.load(self.variant)
+        cache, precision = parts["cache"], parts["precision"]
+        if not isinstance(cache, CacheFormat) or not isinstance(precision, Precision):
+            return for_logits(self.variant, lossy_cache=False)
+        return for_logits(self.variant, cache.is_lossy(self.config, precision.dtype))
 
     def same(self, given: Tensor, wanted: Tensor, what: str) -> None:
         """Require that two answers to one question agree: another order of sums, nothing else."""

@@ -41,7 +41,8 @@ class CacheField:
 class Keys(ABC):
     """What attention reads: the keys of a layer, in whichever of two layouts a form needs.
 
-    Results are views or new tensors with S = `end` rows; rows at or beyond a sequence's own end hold anything.
+    Results are views or new tensors with S = `end` rows, in the dtype of the rows that were written; rows at or
+    beyond a sequence's own end hold anything.
     """
 
     @abstractmethod
@@ -135,6 +136,10 @@ class CacheFormat(ABC):
     @abstractmethod
     def new_layer(self, stored: Sequence[CacheField], batch: int, max_len: int, device: str) -> LayerCache:
         """Empty storage for one layer."""
+
+    def is_lossy(self, config: ModelConfig, dtype: torch.dtype) -> bool:
+        """Whether rows of `dtype` come back rounded: some stored field has another dtype."""
+        return any(stored_field.dtype != dtype for stored_field in self.stored(config, dtype, {}))
 
     def bytes_per_token(self, config: ModelConfig, dtype: torch.dtype, added: Mapping[str, int]) -> int:
         """Bytes that one token of one sequence occupies in one layer."""
