@@ -208,6 +208,7 @@ def main() -> None:
     """Entry point of the worker process."""
     faulthandler.enable()  # a crash leaves its Python stack in the log
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # started while the parent held signals back: not inherited
     Worker(Channel()).serve()
 
 

@@ -110,6 +110,17 @@ def test_a_worker_that_does_not_answer_is_ended_with_its_children(tmp_path: Path
     assert not psutil.pid_exists(pid)
 
 
+def test_a_worker_can_be_ended_by_hand(tmp_path: Path) -> None:
+    """It is started while its parent holds signals back, which a child inherits."""
+    worker = client(tmp_path)
+    worker.start(60.0, quiet)
+    assert worker.process is not None
+    os.kill(worker.process.pid, signal.SIGTERM)
+    with pytest.raises(CellError) as caught:
+        worker.ask(open_request(worker, 8), 60.0, quiet)
+    assert caught.value.reasons == ["the worker was killed by SIGTERM"]
+
+
 def test_a_worker_that_hangs_while_loading_is_ended_too(tmp_path: Path) -> None:
     with pytest.raises(CellError) as caught:
         client(tmp_path, "load-hang").start(1.0, quiet)
