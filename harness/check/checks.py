@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from harness.check import cache_checks, part_checks, runner_checks
+from harness.check import cache_checks, part_checks, runner_checks, state_checks
 from harness.check.operator_calls import SLOTS, CallsOfSlot
 from harness.check.operator_checks import DTYPES, check_slot, rotary_is_relative
 from harness.check.subject import Subject, Workbench
@@ -97,11 +97,11 @@ CHECKS: tuple[Check, ...] = (
             runner_checks.positions_matter,
             runner_checks.sequences_do_not_mix,
             runner_checks.states_do_not_mix,
-            runner_checks.truncate_then_continue_equals_fresh,
-            runner_checks.unused_memory_is_never_read,
-            runner_checks.bytes_are_declared,
-            runner_checks.full_states_refuse,
-            runner_checks.synthetic_context_is_the_declared_one,
+            state_checks.truncate_then_continue_equals_fresh,
+            state_checks.unused_memory_is_never_read,
+            state_checks.bytes_are_declared,
+            state_checks.full_states_refuse,
+            state_checks.synthetic_context_is_the_declared_one,
             runner_checks.same_call_is_bitwise_equal,
             runner_checks.inputs_are_untouched,
             part_checks.selection_is_valid,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from harness.check.runner_checks import LENGTH
 from harness.check.subject import Subject
 from harness.check.verdict import NotApplicableError, require
+from harness.check.ways import LENGTH
 from harness.contract.attention import Selector, SelectorSource
 from harness.contract.cache import Keys
 from harness.contract.config import ModelConfig

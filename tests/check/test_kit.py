@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.check import runner_checks
+from harness.check import cache_checks, part_checks, runner_checks, state_checks
 from harness.check.checks import CHECKS
 from harness.check.kit import Result, Verdict, run_checks
 from harness.check.subject import Workbench
@@ -52,13 +52,18 @@ def test_plugins_stand_for_themselves_alone(tmp_path: Path) -> None:
         assert foreign == ({"other"} if option == OptionName("selector", "other") else set())
 
 
-def test_every_check_of_the_runner_is_on_the_list() -> None:
+@pytest.mark.parametrize("module", [cache_checks, part_checks, runner_checks, state_checks])
+def test_every_check_that_is_written_is_on_the_list(module: Any) -> None:
     written = {
         name
-        for name, function in inspect.getmembers(runner_checks, inspect.isfunction)
-        if function.__module__ == runner_checks.__name__ and not name.startswith("_")
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
     }
+    assert written
     assert written <= {check.name for check in CHECKS}
+
+
+def test_checks_have_names_of_their_own_and_say_what_must_hold() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.question.endswith(".") for check in CHECKS)
 
