@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, then write the checkpoint; returns the exit code. Raises UsageError for a bad recipe or a taken output.
 
-    State and log are kept in `DIR.training` beside the checkpoint until it is complete.
+    State and log are kept in `DIR.training` beside the checkpoint until that is complete.
     """
     # Late, so that `--help` needs no torch.
     from harness.train.export import export, require_free
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     say("measuring the checkpoint on held-out text")
     report = export(training, loaded, output)
+    shutil.rmtree(training.folder)
     for name, values in report["figures"]["bits_per_byte"].items():
         say(f"{name}: " + ", ".join(f"{value:.3f} bits/byte at {length}" for length, value in values.items()))
     print(output)

@@ -1,4 +1,7 @@
-"""Writes a trained model as a plain Hugging Face directory, with a `training.json` that says what made it."""
+"""Writes a trained model as a plain Hugging Face directory, with a `training.json` that says what made it.
+
+The log of the run lies beside it as `training_log.jsonl`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from harness.train.figures import figures
 from harness.train.model import disk_tensors, first_model
 from harness.train.recipe import LoadedRecipe, hf_config
 from harness.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, write_tokenizer
-from harness.train.training import Training
+from harness.train.training import LOG, Training
 
 
 def require_free(output: Path) -> None:
@@ -47,6 +50,7 @@ def export(training: Training, loaded: LoadedRecipe, output: Path) -> dict[str, 
     special = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
     _write_json(unfinished / "generation_config.json", {**special, "do_sample": False})
     write_tokenizer(unfinished, loaded.recipe.model.max_position_embeddings)
+    shutil.copyfile(training.folder / LOG, unfinished / "training_log.jsonl")
     report = training_report(training, loaded, unfinished)
     _write_json(unfinished / "training.json", report)
     os.replace(unfinished, output)

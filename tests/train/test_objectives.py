@@ -45,6 +45,21 @@ def test_divergence_teaches_the_indexer_alone(recipe_file: Path, sparse: bool) -
         assert parameter.grad is None or bool(parameter.grad.isfinite().all()), name
 
 
+def test_the_sparse_stage_compares_over_the_selected_keys(recipe_file: Path) -> None:
+    model = first_model(model_config(load_recipe(recipe_file).recipe), seed=1)
+    tokens = torch.randint(256, (2, 20))
+    watchers = [Watcher(2, watch_indexer=True, sparse=sparse) for sparse in (False, True)]
+    for watcher in watchers:
+        model(tokens, watcher)
+    for dense, sparse in zip(*(watcher.divergence for watcher in watchers), strict=True):
+        assert not torch.isclose(dense, sparse)
+    short = [Watcher(2, watch_indexer=True, sparse=sparse) for sparse in (False, True)]
+    for watcher in short:
+        model(tokens[:, :8], watcher)  # no more tokens than index_topk: everything is selected
+    for dense, sparse in zip(*(watcher.divergence for watcher in short), strict=True):
+        assert torch.isclose(dense, sparse)
+
+
 def routing(experts: list[list[int]], count: int) -> Routing:
     experts_MA = torch.tensor(experts)
     scores_ME = torch.zeros(len(experts), count).scatter(1, experts_MA, 1.0)

@@ -152,6 +152,9 @@ def test_the_report_says_what_made_it(trained: Path) -> None:
     assert set(report["figures"]["bits_per_byte"]) == {"dense", "dsa", "trigram"}
     assert 2 < report["figures"]["bits_per_byte"]["trigram"]["256"] < 3.5
     assert str(trained.parent) not in (trained / "training.json").read_text()
+    lines = [json.loads(line) for line in (trained / "training_log.jsonl").read_text().splitlines()]
+    assert (lines[-1]["stage"], lines[-1]["step"]) == (3, 3)
+    assert sorted(path.name for path in trained.parent.iterdir()) == ["checkpoint", "tiny.yaml"]
 
 
 def test_a_taken_output_is_refused_before_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
