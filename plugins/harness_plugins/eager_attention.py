@@ -15,8 +15,11 @@ from harness.contract.operators import accumulation_dtype
 from harness.contract.span import Span
 from harness_plugins.eager_masks import hide_future, not_selected
 
-SCORE_BYTES = 8 << 20
+SCORE_BYTES = 4 << 20
 """Largest score tensor of a chunk: it is passed over several times and should stay in a processor's cache."""
+
+QUERIES = 128
+"""Queries that a product should have before it takes in a second head: flat matrices are multiplied slowly."""
 
 GATHER_BYTES = 4 << 20
 """Largest tensor of gathered rows, unless one query's are larger."""
@@ -25,8 +28,16 @@ GATHER_BYTES = 4 << 20
 def mha_attention(
     q_BTHQ: Tensor, k_BHSQ: Tensor, v_BHSV: Tensor, span: Span, scale: float, selected_BTK: Tensor | None
 ) -> Tensor:
-    """See `MhaAttention`. The selection becomes a mask per chunk of queries."""
+    """See `MhaAttention`. The selection becomes a mask per chunk of queries; long chunks go head by head."""
+    per_head = max(1, span.batch * min(span.width, QUERIES) * span.end * q_BTHQ.element_size())
+    heads = max(1, SCORE_BYTES // per_head)
+    pieces = zip(q_BTHQ.split(heads, 2), k_BHSQ.split(heads, 1), v_BHSV.split(heads, 1), strict=True)
+    return torch.cat([_attend_heads(*piece, span, scale, selected_BTK) for piece in pieces], 2)
 
+
+def _attend_heads(
+    q_BTHQ: Tensor, k_BHSQ: Tensor, v_BHSV: Tensor, span: Span, scale: float, selected_BTK: Tensor | None
+) -> Tensor:
     def attend(group: slice, columns: slice, part: Span) -> Tensor:
         q_BHTQ = (q_BTHQ[group, columns] * scale).transpose(1, 2)
         scores_BHTS = torch.matmul(q_BHTQ, k_BHSQ[group, :, : part.end].transpose(-1, -2))
