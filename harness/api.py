@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.contract.config import ModelConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_runner(
-    checkpoint: str,
+    checkpoint: str | Path,
     *,
     engine: str = "native",
     form: str | None = None,

@@ -68,9 +68,16 @@ def _precisions() -> list[Option]:
         "fp64": ("float64", "FP64 throughout: the oracle, never timed"),
     }
     return [
-        Option("precision", name, partial(_precision, name, dtype), summary, reference_only=name == "fp64")
+        Option("precision", name, partial(_precision, name, dtype), summary, _needs_bf16, reference_only=name == "fp64")
         for name, (dtype, summary) in summaries.items()
     ]
+
+
+def _needs_bf16(query: Query) -> Sequence[str]:
+    capability = query.facts.compute_capability
+    if query.variant.precision != "bf16" or query.facts.device != "cuda" or capability is None or capability >= (8, 0):
+        return ()
+    return [f"precision bf16 needs compute capability 8.0 or newer, this GPU has {capability[0]}.{capability[1]}"]
 
 
 def _precision(name: str, dtype: str) -> object:
