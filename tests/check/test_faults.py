@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.check import subjects
+from harness.check.checks import CHECKS
 from harness.cli.main import main
 
 FAULTS = Path(__file__).parent / "faults"
@@ -26,6 +27,9 @@ CASES = {
         "writes-into-its-input": ["operator add_rms_norm"],
         "drops-an-expert": ["operator grouped_experts", "equals_reference"],
         "is-not-deterministic": ["operator rms_norm", "same_call_is_bitwise_equal"],
+        "selects-nothing": ["operator mha_attention"],
+        "takes-none-for-the-first-key": ["operator mqa_sparse_attention"],
+        "scores-without-relu": ["operator index_scores"],
     },
     "cache": {
         "keeps-the-first": ["reads_back_what_was_written", "truncate_then_continue_equals_fresh"],
@@ -58,11 +62,26 @@ CASES = {
         "answers-nan": ["odd_sizes"],
         "scores-the-wrong-token": ["scores_are_of_the_logits"],
         "samples": ["same_call_is_bitwise_equal"],
+        "starts-with-a-token": ["decode_from_nothing"],
+        "clears-padding": ["inputs_are_untouched"],
+    },
+    "decoding": {
+        "takes-the-second-best": ["decoding_is_greedy"],
+        "ignores-stop": ["decoding_is_greedy"],
+        "ignores-lengths": ["decoding_is_greedy"],
     },
 }
 """Axis -> planted fault -> checks that must name it."""
 
-PLUGINS = {"kernels": "kernels", "cache": "caches", "selector": "selectors", "form": "forms", "engine": "engines"}
+PLUGINS = {
+    "kernels": "kernels",
+    "cache": "caches",
+    "selector": "selectors",
+    "form": "forms",
+    "engine": "engines",
+    "decoding": "decodings",
+}
+"""Axis -> file under faults/."""
 
 
 NEEDS_CHANGES = {"answers-in-float32", "multiplies-masked-rows", "sees-the-future", "forgets-the-selection"}
@@ -97,7 +116,7 @@ def test_a_planted_fault_is_named(
 def test_the_unfaulted_twin_passes(
     axis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few_subjects(monkeypatch, changes=1)
+    few_subjects(monkeypatch, changes=int(axis != "decoding"))  # one that scores its whole text again takes long
     assert main(check(axis, "sound")) == 0
     assert "FAIL" not in capsys.readouterr().out
 
@@ -110,6 +129,11 @@ def test_every_planted_fault_has_a_case() -> None:
         registry = Registry([path], entry_points=False)
         planted = {option.name for option in registry.options(axis) if registry.source(axis, option.name) == path}
         assert planted == {"sound", *faults}
+
+
+def test_every_check_has_caught_something() -> None:
+    named = {name for faults in CASES.values() for checks in faults.values() for name in checks}
+    assert named == {check.name for check in CHECKS}
 
 
 def test_the_command_itself_exits_with_1_and_keeps_stdout_for_the_table() -> None:

@@ -72,6 +72,27 @@ class Samples(NativeRunner):
         return logits_BV + 0.1 * torch.randn_like(logits_BV)
 
 
+class StartsWithAToken(NativeRunner):
+    """Decoding into an empty state puts a token of its own first."""
+
+    def decode(self, tokens_B, state):
+        if not int(state.lengths_B.max()):
+            super().decode(torch.zeros_like(tokens_B), state)
+        return super().decode(tokens_B, state)
+
+    def new_state(self, batch, max_len):
+        return super().new_state(batch, max_len + 1)
+
+
+class ClearsPadding(NativeRunner):
+    """The caller's tokens are set to zero behind each sequence."""
+
+    def prefill(self, tokens_BT, state, lengths_B=None):
+        if lengths_B is not None:
+            tokens_BT[torch.arange(tokens_BT.shape[1]) >= lengths_B[:, None]] = 0
+        return super().prefill(tokens_BT, state, lengths_B)
+
+
 class AcceptsTooMuch(NativeRunner):
     """A state grows beyond its max_len."""
 
@@ -107,6 +128,8 @@ OPTIONS = {
     "takes-the-last-column": TakesTheLastColumn,
     "chunks-start-anew": ChunksStartAnew,
     "samples": Samples,
+    "starts-with-a-token": StartsWithAToken,
+    "clears-padding": ClearsPadding,
     "accepts-too-much": AcceptsTooMuch,
     "ignores-truncate": IgnoresTruncate,
     "fills-its-own-way": FillsItsOwnWay,
@@ -132,8 +155,9 @@ def own_kernels():
     return reference_operators()
 
 
-def _needs_own_kernels(query):
-    return [] if query.variant.kernels == "own" else ["this engine brings its own kernels"]
+def _takes_little(query):
+    taken = {"form": "mha", "selector": "dense", "precision": "fp32", "kernels": "own"}
+    return [f"takes {axis} {name} alone" for axis, name in taken.items() if getattr(query.variant, axis) != name]
 
 
 def _only_here(query):
@@ -143,9 +167,7 @@ def _only_here(query):
 @hookimpl
 def harness_options():
     engines = [
-        Option(
-            "engine", name, lambda runner=runner: partial(build, runner), runner.__doc__, _needs_own_kernels, DEFAULTS
-        )
+        Option("engine", name, lambda runner=runner: partial(build, runner), runner.__doc__, _takes_little, DEFAULTS)
         for name, runner in OPTIONS.items()
     ]
     return [*engines, Option("kernels", "own", own_kernels, "what these engines compute with", _only_here)]

@@ -131,6 +131,36 @@ def _is_not_deterministic():
     return {"rms_norm": noisy}
 
 
+def _selects_nothing():
+    """Attention over expanded heads takes every key, selected or not."""
+    from harness_plugins.eager_attention import mha_attention
+
+    return {"mha_attention": lambda q, k, v, span, scale, selected: mha_attention(q, k, v, span, scale, None)}
+
+
+def _takes_none_for_the_first_key():
+    """-1 in a selection is read as position 0."""
+    from harness_plugins.eager_attention import mqa_sparse_attention
+
+    return {
+        "mqa_sparse_attention": lambda q, rows, selected, scale, width: mqa_sparse_attention(
+            q, rows, selected.clamp(min=0), scale, width
+        )
+    }
+
+
+def _scores_without_relu():
+    """Index heads may vote against a key."""
+    import torch
+
+    def index_scores(q_BTGI, weights_BTG, k_BSI, span):
+        per_head = torch.einsum("btgi,bsi->btgs", q_BTGI.float(), k_BSI[:, : span.end].float().nan_to_num())
+        scores = torch.einsum("btg,btgs->bts", weights_BTG, per_head)
+        return scores.masked_fill(~span.visible(scores.device), -torch.inf)
+
+    return {"index_scores": index_scores}
+
+
 OPTIONS = {
     "sound": _sound,
     "sees-the-future": _sees_the_future,
@@ -143,6 +173,9 @@ OPTIONS = {
     "writes-into-its-input": _writes_into_its_input,
     "drops-an-expert": _drops_an_expert,
     "is-not-deterministic": _is_not_deterministic,
+    "selects-nothing": _selects_nothing,
+    "takes-none-for-the-first-key": _takes_none_for_the_first_key,
+    "scores-without-relu": _scores_without_relu,
 }
 
 
