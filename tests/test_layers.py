@@ -15,9 +15,9 @@ MEASURE = MODEL | {"measure"}
 
 MAY_IMPORT = {
     "errors": set(),
-    "suite": DATA,
-    "records": DATA,
-    "corpus": DATA,
+    "suite": {"errors", "suite"},
+    "records": {"errors", "suite", "records"},
+    "corpus": {"errors"},
     "contract": CONTRACT,
     "model": MODEL,
     "measure": MEASURE,

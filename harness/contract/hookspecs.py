@@ -17,7 +17,7 @@ import pluggy
 if TYPE_CHECKING:
     from harness.contract.columns import Column
     from harness.contract.options import Option
-    from harness.records.record import CellId
+    from harness.suite.cell import CellId
 
 hookspec = pluggy.HookspecMarker("harness")
 hookimpl = pluggy.HookimplMarker("harness")

@@ -19,7 +19,8 @@ from harness.measure.accuracy_catalog import FoundTask, find_task
 from harness.measure.measurement import Bench, Measurement, Outcome
 from harness.measure.prompts import load_tokenizer
 from harness.records.metrics import METRICS, metric
-from harness.records.record import CellId, Metric, Status
+from harness.records.record import Metric, Status
+from harness.suite.cell import CellId
 from harness.suite.schema import Accuracy, Workload
 
 

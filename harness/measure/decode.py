@@ -11,7 +11,7 @@ from harness.measure.answers import Verdict
 from harness.measure.measurement import Bench
 from harness.measure.prompts import derived_seed
 from harness.measure.timed import TimedMeasurement
-from harness.records.record import CellId
+from harness.suite.cell import CellId
 
 FILL_CHUNK = 2048
 """Tokens per call while the cache is filled by a real prefill, so that filling never needs more memory than this."""

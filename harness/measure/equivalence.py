@@ -12,7 +12,8 @@ from harness.measure.greedy import first_differences
 from harness.measure.measurement import Bench, Measurement, Outcome
 from harness.measure.prompts import open_prompts
 from harness.records.metrics import metric
-from harness.records.record import CellId, Metric, Status
+from harness.records.record import Metric, Status
+from harness.suite.cell import CellId
 
 POSITIONS = 256
 """Prompt positions whose distributions are held in float64 at a time."""

@@ -15,7 +15,7 @@ from harness.measure.greedy import first_differences, forced_logits
 from harness.measure.measurement import Bench
 from harness.measure.timed import TimedMeasurement
 from harness.measure.tolerances import tolerance
-from harness.records.record import CellId
+from harness.suite.cell import CellId
 
 CHECK_TOKENS = 16
 """Answer tokens that the check looks at, at most: it needs the logits of each, and vocabularies are large."""

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 from harness.contract.runner import Runner
 from harness.errors import unknown
-from harness.records.record import CellId, Metric, Status
+from harness.records.record import Metric, Status
+from harness.suite.cell import CellId
 from harness.suite.schema import Workload
 
 KINDS = {

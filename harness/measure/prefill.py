@@ -10,7 +10,7 @@ from harness.contract.runner import State
 from harness.measure.answers import Verdict
 from harness.measure.measurement import Bench
 from harness.measure.timed import TimedMeasurement, chunks
-from harness.records.record import CellId
+from harness.suite.cell import CellId
 
 
 class PrefillMeasurement(TimedMeasurement):

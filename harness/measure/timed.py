@@ -16,7 +16,8 @@ from harness.measure.measurement import Bench, Measurement, Outcome
 from harness.measure.memory import memory_for
 from harness.measure.prompts import Prompts, open_prompts
 from harness.records.metrics import metric, withheld
-from harness.records.record import CellId, Metric, Status
+from harness.records.record import Metric, Status
+from harness.suite.cell import CellId
 from harness.suite.schema import Workload
 
 NOT_REAL = (" (emulated)", " (interpreted)")

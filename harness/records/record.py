@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from enum import StrEnum
 from typing import Any
 
@@ -47,25 +46,6 @@ class Metric(msgspec.Struct, frozen=True, omit_defaults=True):
     def value(self) -> float | None:
         """The statistic of the samples; None when withheld."""
         return None if self.withheld is not None or not self.samples else STATISTICS[self.statistic](self.samples)
-
-
-class CellId(msgspec.Struct, frozen=True):
-    """Names a cell inside a suite: table, workload and variant."""
-
-    table: str
-    workload: dict[str, Any]
-    variant: Variant
-
-    @property
-    def id(self) -> str:
-        """Printable and stable: `table:kind[key=value,...]:variant-id`."""
-        rest = ",".join(f"{key}={value}" for key, value in sorted(self.workload.items()) if key != "kind")
-        return f"{self.table}:{self.workload['kind']}[{rest}]:{self.variant.id}"
-
-    @property
-    def slug(self) -> str:
-        """Short file name for this cell's own files."""
-        return f"{self.table}-{self.workload['kind']}-{hashlib.sha256(self.id.encode()).hexdigest()[:12]}"
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):

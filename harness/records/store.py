@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 
 from harness.errors import UsageError
-from harness.records.record import SCHEMA, CellId, Record
+from harness.records.record import SCHEMA, Record
+from harness.suite.cell import CellId
 from harness.suite.variant import Variant
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from harness.records.record import CellId, Record, Status
+from harness.records.record import Record, Status
 from harness.run import machine, protocol
 from harness.run.client import CellError, WorkerClient
 from harness.run.plan import PlannedCell
 from harness.run.progress import Progress
 from harness.run.workers import Workers
+from harness.suite.cell import CellId
 from harness.suite.schema import Sampling
 
 OPENED, TURNED = 0.2, 0.8

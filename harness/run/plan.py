@@ -12,8 +12,8 @@ from harness.contract.options import Query
 from harness.contract.registry import Registry
 from harness.errors import UsageError
 from harness.model.presets import resolve
-from harness.records.record import CellId
 from harness.run import estimate
+from harness.suite.cell import CellId
 from harness.suite.expand import ConcreteWorkload, ExpandedTable, expand
 from harness.suite.load import LoadedSuite
 from harness.suite.reference import CHECKED

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from harness.records.record import CellId, Metric, Status
+from harness.records.record import Metric, Status
+from harness.suite.cell import CellId
 from harness.suite.schema import Workload
 from harness.suite.variant import Variant
 

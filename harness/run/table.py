@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from harness.records.record import CellId, Record, Status
+from harness.records.record import Record, Status
 from harness.records.store import RunFolder
 from harness.run import machine
 from harness.run.cell import CellRun
@@ -20,6 +20,7 @@ from harness.run.interrupts import shielded
 from harness.run.plan import Plan, PlannedCell, PlannedTable
 from harness.run.progress import Progress
 from harness.run.workers import Workers
+from harness.suite.cell import CellId
 from harness.suite.reference import reference_of
 
 

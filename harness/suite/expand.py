@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from harness.errors import UsageError, unknown
-from harness.records.record import CellId
+from harness.suite.cell import CellId
 from harness.suite.load import LoadedSuite
 from harness.suite.schema import Choice, Choices, Sampling, Table, Workload
 from harness.suite.variant import AXES, Variant

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.records.record import CellId
+from harness.suite.cell import CellId
 from harness.suite.variant import Variant
 
 CHECKED = ("prefill", "decode", "generate")

@@ -12,7 +12,8 @@ import torch
 from harness import corpus
 from harness.errors import UsageError
 from harness.measure.measurement import Bench, Outcome, open_measurement
-from harness.records.record import CellId, Status
+from harness.records.record import Status
+from harness.suite.cell import CellId
 from harness.suite.schema import Accuracy
 from harness.suite.variant import Variant
 from tests.accuracy.conftest import PLAIN, TransformersRunner

@@ -13,7 +13,7 @@ from harness.contract.config import ModelConfig
 from harness.contract.runner import Decoding, Runner, State
 from harness.measure.clock import Clock
 from harness.measure.measurement import Bench
-from harness.records.record import CellId
+from harness.suite.cell import CellId
 from harness.suite.variant import Variant
 
 VOCAB = 37

@@ -10,7 +10,8 @@ import torch
 
 from harness.contract.runner import module_bytes
 from harness.measure.measurement import Measurement, open_measurement
-from harness.records.record import CellId, Status
+from harness.records.record import Status
+from harness.suite.cell import CellId
 from harness.suite.schema import Decode, Generate, Prefill, Workload
 from tests.measure.fakes import DENSE, DSA, MQA, VOCAB, FakeRunner, PlantedClock, bench, cell, greedy
 

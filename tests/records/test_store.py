@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.records.record import SCHEMA, CellId, Metric, Record, Status
+from harness.records.record import SCHEMA, Metric, Record, Status
 from harness.records.store import RunFolder
+from harness.suite.cell import CellId
 from harness.suite.variant import Variant
 
 VARIANT = Variant("native", "mqa", "dsa", "fp32", "latent", "eager", "plain")

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from harness.records.metrics import METRICS, metric
-from harness.records.record import CellId, Metric, Record, Status
+from harness.records.record import Metric, Record, Status
 from harness.records.store import RunFolder, TableHeader
+from harness.suite.cell import CellId
 from harness.suite.variant import Variant
 
 MHA = Variant("native", "mha", "dense", "fp32", "latent", "eager", "plain")

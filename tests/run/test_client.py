@@ -11,10 +11,11 @@ import psutil
 import pytest
 
 from harness.contract.registry import Registry
-from harness.records.record import CellId, Status
+from harness.records.record import Status
 from harness.run import machine, protocol
 from harness.run.client import CellError, WorkerClient, package_root
 from harness.run.worker import describe
+from harness.suite.cell import CellId
 from harness.suite.schema import Prefill
 from tests.support.fake_suite import PLUGIN, fake_suite
 

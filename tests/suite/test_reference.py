@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.records.record import CellId
+from harness.suite.cell import CellId
 from harness.suite.reference import reference_of
 from harness.suite.variant import Variant
 
