@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness.contract.operators import accumulation_dtype
 from harness.contract.span import Span
+from harness_plugins.eager_chunks import join_columns
 from harness_plugins.eager_masks import hide_future, not_selected
 
 SCORE_BYTES = 4 << 20
@@ -75,7 +76,8 @@ def mqa_sparse_attention(
     outputs = []
     for group in zip(q_BTHL.split(sequences), rows_BSL.split(sequences), selected_BTK.split(sequences), strict=True):
         pieces = zip(group[0].split(queries, 1), group[2].split(queries, 1), strict=True)
-        outputs.append(torch.cat([_attend_selected(q * scale, group[1], few, value_width) for q, few in pieces], 1))
+        attended = (_attend_selected(q * scale, group[1], few, value_width) for q, few in pieces)
+        outputs.append(join_columns(attended, q_BTHL.shape[1]))
     return torch.cat(outputs)
 
 
@@ -102,7 +104,7 @@ def _by_chunks(attend: Callable[[slice, slice, Span], Tensor], span: Span, heads
     groups = []
     for group, part in span.sequences():
         chunk = max(1, SCORE_BYTES // max(1, part.batch * heads * part.end * itemsize))
-        groups.append(torch.cat([attend(group, columns, few) for columns, few in part.chunks(chunk)], 1))
+        groups.append(join_columns((attend(group, columns, few) for columns, few in part.chunks(chunk)), part.width))
     return groups[0] if len(groups) == 1 else torch.cat(groups)
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from harness.contract.operators import accumulation_dtype
 from harness.contract.span import Span
+from harness_plugins.eager_chunks import join_columns
 from harness_plugins.eager_masks import hide_future
 
 SCORE_BYTES = 2 << 20
@@ -36,12 +37,13 @@ def _block_scores(q_BTGI: Tensor, weights_BTG: Tensor, k_BKI: Tensor) -> Tensor:
     batch, keys, _ = k_BKI.shape
     heads = q_BTGI.shape[2]
     chunk = max(1, SCORE_BYTES // max(1, batch * heads * keys * k_BKI.element_size()))
-    columns = []
-    for few_BTGI, few_BTG in zip(q_BTGI.split(chunk, 1), weights_BTG.split(chunk, 1), strict=True):
-        per_head_BMK = torch.matmul(few_BTGI.flatten(1, 2), k_BKI.transpose(-1, -2)).relu_()
-        per_head_BTGK = per_head_BMK.unflatten(1, (-1, heads))
-        columns.append(torch.matmul(few_BTG[:, :, None], per_head_BTGK).squeeze(2))
-    return torch.cat(columns, 1)
+    pieces = zip(q_BTGI.split(chunk, 1), weights_BTG.split(chunk, 1), strict=True)
+    return join_columns((_few_scores(few_BTGI, few_BTG, k_BKI) for few_BTGI, few_BTG in pieces), q_BTGI.shape[1])
+
+
+def _few_scores(q_BTGI: Tensor, weights_BTG: Tensor, k_BKI: Tensor) -> Tensor:
+    per_head_BMK = torch.matmul(q_BTGI.flatten(1, 2), k_BKI.transpose(-1, -2)).relu_()
+    return torch.matmul(weights_BTG[:, :, None], per_head_BMK.unflatten(1, q_BTGI.shape[1:3])).squeeze(2)
 
 
 def select_topk(scores_BTS: Tensor, count: int) -> Tensor:
