@@ -42,8 +42,8 @@ class FoundTask:
 
 
 def tasks_folder() -> Path:
-    """Where the project's own task files are: `suites/tasks` beside the package."""
-    return Path(harness.__path__[0]).parent / "suites" / "tasks"
+    """Where the project's own task files are: inside the package, so that an installed wheel has them."""
+    return Path(harness.__path__[0]) / "tasks"
 
 
 def find_task(name: str, checkpoint: str, folder: Path | None = None) -> FoundTask:

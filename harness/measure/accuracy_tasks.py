@@ -1,6 +1,6 @@
 """Documents of the project's own lm-eval tasks, made from held-out text of the corpus; no data file is kept.
 
-The YAML files under `suites/tasks` name these functions as `custom_dataset`. lm-eval calls them with the task's
+The YAML files under `harness/tasks` name these functions as `custom_dataset`. lm-eval calls them with the task's
 `metadata` joined with the task manager's, which brings the tokenizer: `tokenizer` or `pretrained`, as in lm-eval's
 own generated tasks. A length is a count of real tokens, exact for whatever tokenizer the model has: with another
 tokenizer the documents are others.
