@@ -70,7 +70,7 @@ METRICS: dict[str, MetricSpec] = {
         MetricSpec("acc", "fraction", "higher", "mean", "acc",
                    "accuracy: share of documents answered right, one sample a document (0 or 1)."),
         MetricSpec("acc_norm", "fraction", "higher", "mean", "acc_norm",
-                   "accuracy: as acc, with log-likelihoods divided by the answers' lengths in bytes."),
+                   "accuracy: as acc, with log-likelihoods divided by the answers' lengths in characters."),
         MetricSpec("exact_match", "fraction", "higher", "mean", "exact match",
                    "accuracy: share of documents whose generated answer is the right one, one sample a document."),
         MetricSpec("bits_per_byte", "bits/byte", "lower", "mean", "bits/byte",
