@@ -133,9 +133,18 @@ def _answer(output_type: str, sample: dict[str, Any]) -> dict[str, Any]:
     values = [value for value, _ in responses]
     if output_type == "loglikelihood":
         return {"answer": bool(responses[0][1]), "log_likelihoods": values, "log_loss": -values[0]}
+    if "acc_mutual_info" in sample["metrics"]:
+        values = _mutual_information(values)
     answer = max(range(len(values)), key=values.__getitem__)
     loss = _choice_loss(values, sample["target"])
     return {"target": sample["target"], "answer": answer, "log_likelihoods": values, "log_loss": loss}
+
+
+def _mutual_information(log_likelihoods: Sequence[float]) -> list[float]:
+    """What the context adds to every answer: lm-eval lists the answers after it first, then those after nothing."""
+    answers = len(log_likelihoods) // 2
+    alone = log_likelihoods[answers:]
+    return [after - before for after, before in zip(log_likelihoods[:answers], alone, strict=True)]
 
 
 def _choice_loss(log_likelihoods: Sequence[float], target: Any) -> float | None:

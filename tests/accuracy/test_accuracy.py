@@ -57,14 +57,14 @@ def test_bits_per_byte(runner: TransformersRunner, checkpoint: Path, tmp_path: P
 def test_continuation(runner: TransformersRunner, checkpoint: Path, tmp_path: Path) -> None:
     outcome = measure(runner, checkpoint, tmp_path, Accuracy("continuation", 256, limit=5))
     assert outcome.documents is not None
-    for document, hit in zip(outcome.documents, outcome.metrics["acc"].samples, strict=True):
+    for document, hit in zip(outcome.documents, outcome.metrics["acc_mutual_info"].samples, strict=True):
         likelihoods = document["log_likelihoods"]
         assert len(likelihoods) == 4
         assert document["answer"] == likelihoods.index(max(likelihoods))
-        assert hit == (document["answer"] == document["target"]) == document["scores"]["acc"]
+        assert hit == (document["answer"] == document["target"]) == document["scores"]["acc_mutual_info"]
         probabilities = torch.tensor(likelihoods, dtype=torch.float64).softmax(0)
         assert document["log_loss"] == pytest.approx(-math.log(probabilities[document["target"]]))
-    assert outcome.metrics["acc"].better == "higher"
+    assert outcome.metrics["acc_mutual_info"].better == "higher"
     assert outcome.metrics["log_loss"].samples == [document["log_loss"] for document in outcome.documents]
 
 
