@@ -53,7 +53,7 @@ def test_tasks(name: str, model: RunnerLM, peer: Any, checkpoint: Path) -> None:
             likelihoods, expected = ([value for value, _ in sample["filtered_resps"]] for sample in (one, other))
             assert likelihoods.index(max(likelihoods)) == expected.index(max(expected))
             assert likelihoods == pytest.approx(expected, abs=1e-3)
-            assert one["acc"] == other["acc"]
+            assert one["acc_mutual_info"] == other["acc_mutual_info"]
         else:
             assert one["filtered_resps"] == pytest.approx(other["filtered_resps"], abs=1e-3)
 
