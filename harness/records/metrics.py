@@ -72,7 +72,7 @@ METRICS: dict[str, MetricSpec] = {
         MetricSpec("acc_norm", "fraction", "higher", "mean", "acc_norm",
                    "accuracy: as acc, with log-likelihoods divided by the answers' lengths in characters."),
         MetricSpec("acc_mutual_info", "fraction", "higher", "mean", "acc (MI)",
-                   "accuracy: as acc, with what the context adds to each answer's log-likelihood (mutual information)."),
+                   "accuracy: as acc, by what the context adds to each answer's log-likelihood (mutual information)."),
         MetricSpec("exact_match", "fraction", "higher", "mean", "exact match",
                    "accuracy: share of documents whose generated answer is the right one, one sample a document."),
         MetricSpec("bits_per_byte", "bits/byte", "lower", "mean", "bits/byte",
