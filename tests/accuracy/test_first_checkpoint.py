@@ -95,7 +95,7 @@ def test_the_same_answers_as_lm_evals_own_model(name: str, tokenizer: Any) -> No
     # Dense: with index_topk beyond every length the indexer of transformers' model selects every key.
     model = AutoModelForCausalLM.from_pretrained(DIRECTORY, index_topk=8192, dtype=torch.float32)
     peer = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
-    ours, theirs = (evaluate(lm, name, limit=12) for lm in (native(tokenizer, form="mqa", selector="dense"), peer))
+    ours, theirs = (evaluate(lm, name, limit=48) for lm in (native(tokenizer, form="mqa", selector="dense"), peer))
     for one, other in zip(ours, theirs, strict=True):
         likelihoods, expected = (_likelihoods(sample) for sample in (one, other))
         assert likelihoods == pytest.approx(expected, abs=1e-3)
