@@ -25,13 +25,14 @@ MAY_IMPORT = {
     "check": MODEL | {"check"},
     "report": CONTRACT | {"report"},
     "run": MEASURE | {"run"},
+    "gate": MEASURE | {"run", "report", "gate"},
 }
 """Part of `harness` -> parts that it may import. What is not listed (cli, api ...) may import everything."""
 
 PLUGINS_MAY_IMPORT = {"errors", "contract", "model"}
 """The public contract, and for the built-in native engine the model; never run, report or another plugin."""
 
-TORCH_FREE = {"errors", "suite", "records", "corpus", "report", "cli"}
+TORCH_FREE = {"errors", "suite", "records", "corpus", "report", "gate", "cli"}
 """Parts that no module of may import torch, at the top or inside a function."""
 
 TORCH_FREE_FILES = {

@@ -115,6 +115,80 @@ class Sampling(Strict, frozen=True):
     """Seconds after which a cell is ended as `timeout`; loading the model has the same limit of its own."""
 
 
+Percent = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
+"""Such as `5%` or `2.5%`; `fraction` reads it."""
+Kind = Literal["prefill", "decode", "generate", "accuracy", "equivalence"]
+Unlike = Literal[
+    "machine", "checkpoint", "inputs", "engine", "form", "selector", "precision", "cache", "kernels", "decoding"
+]
+"""What two sides may differ in: machine and threads, weights, real tokens and texts, or the option on an axis."""
+
+
+class Limit(Strict, frozen=True, kw_only=True, tag_field="limit"):
+    """What every rule says: which metrics it judges, and where. Names are exact; there are no patterns."""
+
+    metrics: Names
+    tables: Names | None = None
+    """Only in these tables; None means all."""
+    kinds: Kind | list[Kind] | None = None
+    """Only for workloads of these kinds; None means all."""
+    across: Unlike | list[Unlike] = []
+    """Differences that are the question, so that sides which differ in them are compared all the same."""
+
+
+class Relative(Limit, frozen=True, kw_only=True, tag="relative"):
+    """For time, rates and memory: a ratio with two margins."""
+
+    tolerate: Percent = "1%"
+    """Up to here nothing is wrong."""
+    catch: Percent = "5%"
+    """From here on it has to be found."""
+
+
+class Absolute(Limit, frozen=True, kw_only=True, tag="absolute"):
+    """For errors and agreed bounds: a limit on the new value itself, in the metric's unit."""
+
+    at_most: float | None = None
+    at_least: float | None = None
+
+
+class Points(Limit, frozen=True, kw_only=True, tag="points"):
+    """For shares of documents, such as acc: a drop in percentage points, paired on the same documents."""
+
+    catch: Annotated[float, Meta(gt=0)]
+    """A drop from here on has to be found; `pass` means that it has been ruled out."""
+    tolerate: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class Difference(Limit, frozen=True, kw_only=True, tag="difference"):
+    """For other scores of documents, such as bits per byte: a loss in the metric's unit, paired on equal documents."""
+
+    catch: Annotated[float, Meta(gt=0)]
+    tolerate: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class Exact(Limit, frozen=True, kw_only=True, tag="exact"):
+    """For deterministic quantities, such as cache bytes: any change for the worse is a regression."""
+
+
+Rule: TypeAlias = Relative | Absolute | Points | Difference | Exact
+
+
+class Gate(Strict, frozen=True):
+    """What fails a build. Two rules of one limit may not meet on one metric of one cell."""
+
+    rules: Annotated[list[Rule], Meta(min_length=1)]
+    alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+    """Chance that an unchanged suite raises any false alarm by a clock; split over its cells."""
+    accuracy_alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    """The same for everything that is judged over documents; split over those findings."""
+    drift: Percent = "10%"
+    """How far identical code may differ between two *stored* runs, which no pairing corrects: 7 to 9% within 40
+    minutes on a shared machine. Measure yours with two runs of one commit before writing a smaller one."""
+    baseline_days: Positive = 90
+    """Age from which a stored baseline's times are no longer compared with."""
+
+
 class Table(Strict, frozen=True):
     """One comparison table."""
 
@@ -141,3 +215,14 @@ class Suite(Strict, frozen=True):
     """None takes `cpu` unless --device says otherwise."""
     plugins: list[str] = []
     """Plugin files (relative to the suite file) or module names that this suite needs."""
+    gate: Gate | None = None
+    """What `harness gate` fails on; None means that this suite gates nothing."""
+
+
+def fraction(percent: str) -> float:
+    """A `Percent` as a number.
+
+    >>> fraction("2.5%")
+    0.025
+    """
+    return float(percent.removesuffix("%")) / 100

@@ -165,7 +165,10 @@ def _describe(node: Any) -> str:
 def _bounds(node: Any) -> str:
     words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
     given = [(word, getattr(node, bound, None)) for bound, word in words.items()]
-    return "".join(f" {word} {limit:g}" for word, limit in given if limit is not None)
+    pattern = getattr(node, "pattern", None)
+    return "".join(f" {word} {limit:g}" for word, limit in given if limit is not None) + (
+        f" that matches {pattern}" if pattern else ""
+    )
 
 
 def _hint(value: Any, node: Any) -> str:
