@@ -82,6 +82,7 @@ class ModelConfig(msgspec.Struct, frozen=True):
     indexer_rope_interleave: bool = False
 
     num_nextn_predict_layers: int = 0
+    """Multi-token-prediction layers that the checkpoint says it brings (`harness.model.mtp`)."""
     fp8_block: tuple[int, int] | None = None
     """Block of `weight_scale_inv` when the checkpoint stores FP8 weights, such as (128, 128)."""
     torch_dtype: str = "float32"
@@ -102,6 +103,14 @@ class ModelConfig(msgspec.Struct, frozen=True):
     def has_indexer(self) -> bool:
         """True when the checkpoint brings DSA's lightning indexer."""
         return self.index_topk > 0
+
+    def mlp_type(self, layer: int) -> Literal["dense", "sparse"]:
+        """The network of a layer; prediction layers, numbered after the last one, have one like the last one's."""
+        return self.mlp_layer_types[min(layer, self.num_hidden_layers - 1)]
+
+    def mtp_numbers(self) -> range:
+        """The layer numbers of the prediction layers."""
+        return range(self.num_hidden_layers, self.num_hidden_layers + self.num_nextn_predict_layers)
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any], where: str = "config.json") -> ModelConfig:
@@ -131,6 +140,8 @@ class ModelConfig(msgspec.Struct, frozen=True):
         found = [f"{name} is {getattr(self, name)}, it must be at least 1" for name in sizes if getattr(self, name) < 1]
         if self.qk_rope_head_dim < 2 or self.qk_rope_head_dim % 2:
             found.append(f"qk_rope_head_dim is {self.qk_rope_head_dim}, it must be even and at least 2")
+        if self.num_nextn_predict_layers < 0:
+            found.append(f"num_nextn_predict_layers is {self.num_nextn_predict_layers}, it must be at least 0")
         if len(self.mlp_layer_types) != self.num_hidden_layers:
             found.append(f"mlp_layer_types has {len(self.mlp_layer_types)} entries for {self.num_hidden_layers} layers")
         if self.has_indexer and (self.index_n_heads < 1 or self.index_head_dim < self.qk_rope_head_dim):

@@ -75,6 +75,7 @@ def fields_from_hf(raw: dict[str, Any], known: tuple[str, ...], where: str) -> d
     _refuse_other_features(raw, where)
     # A key that is there and null keeps its meaning (no q_lora, no groups); only absent keys take a default.
     complete = DEFAULTS[model_type] | raw
+    complete.setdefault("num_nextn_predict_layers", complete.get("num_mtp_layers"))  # the newer spelling
     fields = {name: complete[name] for name in known if complete.get(name) is not None}
     return fields | {
         **_fixed(model_type, complete),

@@ -10,13 +10,19 @@ from torch import Tensor, nn
 from harness.contract.config import ModelConfig
 from harness.model.checkpoint import Tensors
 from harness.model.layers import Parts
-from harness.model.parameters import disk_shapes, stacks
+from harness.model.mtp import add_mtp
+from harness.model.parameters import stacks
 from harness.model.transformer import CausalLm
 
 
 def build_model(config: ModelConfig, parts: Parts, tensors: Tensors, device: str = "cpu") -> CausalLm:
-    """A model with every tensor loaded, each in the dtype that the precision gives its place."""
+    """A model with every tensor loaded, each in the dtype that the precision gives its place.
+
+    It has multi-token-prediction layers when they are among the `tensors`.
+    """
     model = CausalLm(config, parts, device)
+    if tensors.mtp:
+        add_mtp(model)
     for name, tensor in in_memory(config, tensors, _dtypes(model)):
         _assign(model, name, tensor.to(device))
     return model
@@ -24,9 +30,9 @@ def build_model(config: ModelConfig, parts: Parts, tensors: Tensors, device: str
 
 def in_memory(config: ModelConfig, tensors: Tensors, dtypes: dict[str, torch.dtype]) -> Iterator[tuple[str, Tensor]]:
     """(in-memory name, tensor) for every parameter and buffer, routed experts stacked (see `parameters`)."""
-    stacked = stacks(config)
+    stacked = stacks(config, tensors.mtp)
     members = {name for rows in stacked.values() for row in rows for name in row}
-    for name in disk_shapes(config):
+    for name in tensors.names():
         if name not in members:
             yield name, tensors.get(name).to(dtypes[name])
     for name, rows in stacked.items():

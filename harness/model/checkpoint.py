@@ -28,12 +28,14 @@ SCALE = "_scale_inv"
 class Tensors(ABC):
     """The tensors of a checkpoint by their Hugging Face names on disk (see `parameters.disk_shapes`)."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.config = config
+    def __init__(self, config: ModelConfig, mtp: bool = False) -> None:
+        self.config, self.mtp = config, mtp
+        self.shapes = disk_shapes(config, mtp)
+        """Of what the model needs; multi-token-prediction layers are among it with `mtp` alone."""
 
     def names(self) -> list[str]:
         """Every name that the model needs."""
-        return list(disk_shapes(self.config))
+        return list(self.shapes)
 
     @abstractmethod
     def get(self, name: str) -> Tensor:
@@ -44,27 +46,26 @@ class Tensors(ABC):
         return ((name, self.get(name)) for name in self.names())
 
 
-def open_tensors(checkpoint: str, config: ModelConfig, seed: int = 0) -> Tensors:
-    """Tensors of a directory, or of a preset under `seed`.
+def open_tensors(checkpoint: str, config: ModelConfig, seed: int = 0, mtp: bool = False) -> Tensors:
+    """Tensors of a directory, or of a preset under `seed`; those of its prediction layers too with `mtp`.
 
     Raises UsageError for a directory whose files are unreadable or do not fit `config`: every missing, unknown or
     misshapen tensor is named with its file, the expected and the found shape.
     """
     directory = Path(checkpoint)
-    return DirectoryTensors(directory, config) if directory.is_dir() else RandomTensors(config, seed)
+    return DirectoryTensors(directory, config, mtp) if directory.is_dir() else RandomTensors(config, seed, mtp)
 
 
 class RandomTensors(Tensors):
     """Seeded random weights; a tensor depends on seed, name and shape alone, not on when it is asked for."""
 
-    def __init__(self, config: ModelConfig, seed: int) -> None:
-        super().__init__(config)
+    def __init__(self, config: ModelConfig, seed: int, mtp: bool = False) -> None:
+        super().__init__(config, mtp)
         self.seed = seed
-        self._shapes = disk_shapes(config)
 
     def get(self, name: str) -> Tensor:
         """See `random_weights.random_tensor`."""
-        return random_tensor(self.seed, name, self._shapes[name])
+        return random_tensor(self.seed, name, self.shapes[name])
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,12 @@ class Stored:
 class DirectoryTensors(Tensors):
     """A Hugging Face directory, checked against the config when opened."""
 
-    def __init__(self, directory: Path, config: ModelConfig) -> None:
-        super().__init__(config)
+    def __init__(self, directory: Path, config: ModelConfig, mtp: bool = False) -> None:
+        super().__init__(config, mtp)
         self._directory = directory
         self._handles = {path: _open(path) for path in _files(directory)}
         found = {stored.name: stored for path, handle in self._handles.items() for stored in _listing(path, handle)}
-        self._stored = _unstacked(found, config)
+        self._stored = _unstacked(found, stacks(config, mtp))
         self._check()
 
     def get(self, name: str) -> Tensor:
@@ -110,7 +111,7 @@ class DirectoryTensors(Tensors):
     # --- checks, before anything is read ------------------------------------------------------------
 
     def _check(self) -> None:
-        expected = disk_shapes(self.config)
+        expected = self.shapes
         misfits = (self._misfit(name, shape) for name, shape in expected.items() if name in self._stored)
         problems = [*self._missing(expected), *self._unknown(expected), *filter(None, misfits)]
         if problems:
@@ -128,7 +129,7 @@ class DirectoryTensors(Tensors):
         return [
             f"{stored.file.name}: " + unknown("tensor", name, expected).message.partition(" allowed:")[0].rstrip(";")
             for name, stored in self._stored.items()
-            if name.removesuffix(SCALE) not in expected and not ignored(name, self.config)
+            if name.removesuffix(SCALE) not in expected and not ignored(name, self.config, self.mtp)
         ]
 
     def _misfit(self, name: str, shape: Shape) -> str | None:
@@ -198,10 +199,10 @@ def _listing(path: Path, handle: safe_open) -> Iterator[Stored]:
         yield Stored(path, name, tuple(view.get_shape()), view.get_dtype())
 
 
-def _unstacked(found: dict[str, Stored], config: ModelConfig) -> dict[str, Stored]:
+def _unstacked(found: dict[str, Stored], stacked: dict[str, list[list[str]]]) -> dict[str, Stored]:
     """The same tensors, stacked experts (as transformers holds them in memory) replaced by one entry per expert."""
     result = dict(found)
-    for name, rows in stacks(config).items():
+    for name, rows in stacked.items():
         stack = result.pop(name, None)
         if stack is None:
             continue

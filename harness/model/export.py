@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness.model.mtp import mtp_layers
 from harness.model.parameters import disk_shapes, stacks
 from harness.model.transformer import CausalLm
 
@@ -20,7 +21,8 @@ def write_checkpoint(model: CausalLm, directory: Path, dtype: torch.dtype = torc
     computed with. Raises OSError when it cannot write.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    config = model.config.to_hf() | {"dtype": str(dtype).removeprefix("torch.")}
+    kept = {"dtype": str(dtype).removeprefix("torch."), "num_nextn_predict_layers": len(mtp_layers(model))}
+    config = model.config.to_hf() | kept
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in on_disk(model).items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -28,12 +30,12 @@ def write_checkpoint(model: CausalLm, directory: Path, dtype: torch.dtype = torc
 
 def on_disk(model: CausalLm) -> dict[str, Tensor]:
     """The model's tensors under their names on disk; parts of stacked tensors are views."""
-    tensors = dict(model.state_dict())
-    for name, rows in stacks(model.config).items():
+    tensors, mtp = dict(model.state_dict()), bool(mtp_layers(model))
+    for name, rows in stacks(model.config, mtp).items():
         stacked = tensors.pop(name)
         for expert, names in enumerate(rows):
             tensors |= dict(zip(names, stacked[expert].chunk(len(names)), strict=True))
-    return {name: tensors[name] for name in disk_shapes(model.config)}
+    return {name: tensors[name] for name in disk_shapes(model.config, mtp)}
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

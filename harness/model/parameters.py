@@ -13,23 +13,34 @@ from harness.contract.config import ModelConfig
 
 Shape = tuple[int, ...]
 
+MTP_COPIES = ("embed_tokens.weight", "shared_head.head.weight")
+"""What the released checkpoints store once more in a prediction layer, though it is the main model's."""
 
-def disk_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Every tensor of a Hugging Face directory, name to shape; `lm_head.weight` only when it is not tied."""
+
+def disk_shapes(config: ModelConfig, mtp: bool = False) -> dict[str, Shape]:
+    """Every tensor of a Hugging Face directory, name to shape; `lm_head.weight` only when it is not tied.
+
+    Those of multi-token-prediction layers only with `mtp`.
+    """
     shapes: dict[str, Shape] = {"model.embed_tokens.weight": (config.vocab_size, config.hidden_size)}
     for layer in range(config.num_hidden_layers):
         shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in _layer(config, layer)}
+    for layer in config.mtp_numbers() if mtp else ():
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in _mtp_layer(config, layer)}
     shapes["model.norm.weight"] = (config.hidden_size,)
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (config.vocab_size, config.hidden_size)
     return shapes
 
 
-def stacks(config: ModelConfig) -> dict[str, list[list[str]]]:
-    """In-memory name of every stacked tensor -> for each expert, the tensors on disk that are joined by rows."""
+def stacks(config: ModelConfig, mtp: bool = False) -> dict[str, list[list[str]]]:
+    """In-memory name of every stacked tensor -> for each expert, the tensors on disk that are joined by rows.
+
+    Those of multi-token-prediction layers only with `mtp`.
+    """
     result = {}
-    for layer, kind in enumerate(config.mlp_layer_types):
-        if kind == "sparse":
+    for layer in (*range(config.num_hidden_layers), *(config.mtp_numbers() if mtp else ())):
+        if config.mlp_type(layer) == "sparse":
             prefix = f"model.layers.{layer}.mlp.experts"
             experts = range(config.n_routed_experts)
             result[f"{prefix}.gate_up_proj"] = [
@@ -39,22 +50,35 @@ def stacks(config: ModelConfig) -> dict[str, list[list[str]]]:
     return result
 
 
-def ignored(name: str, config: ModelConfig) -> bool:
+def ignored(name: str, config: ModelConfig, mtp: bool = False) -> bool:
     """True for tensors that a checkpoint may have and the model does not use.
 
-    Multi-token-prediction layers beyond the last one, a tied head that is stored all the same, and the rotary
-    frequencies that old checkpoints carry.
+    Layers beyond the last one (with `mtp` beyond the last prediction layer), a prediction layer's copies of embedding
+    and head, a tied head that is stored all the same, and the rotary frequencies that old checkpoints carry.
     """
-    layer = re.match(r"model\.layers\.(\d+)\.", name)
-    beyond = layer is not None and int(layer[1]) >= config.num_hidden_layers
-    return beyond or (config.tie_word_embeddings and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq")
+    layer = re.match(r"model\.layers\.(\d+)\.(.*)", name)
+    beyond = layer is not None and int(layer[1]) >= (config.mtp_numbers().stop if mtp else config.num_hidden_layers)
+    copied = layer is not None and int(layer[1]) in config.mtp_numbers() and layer[2] in MTP_COPIES
+    return (
+        beyond
+        or copied
+        or (config.tie_word_embeddings and name == "lm_head.weight")
+        or name.endswith("rotary_emb.inv_freq")
+    )
+
+
+def _mtp_layer(config: ModelConfig, layer: int) -> Iterator[tuple[str, Shape]]:
+    hidden = config.hidden_size
+    yield from (("enorm.weight", (hidden,)), ("hnorm.weight", (hidden,)), ("eh_proj.weight", (hidden, 2 * hidden)))
+    yield from _layer(config, layer)
+    yield "shared_head.norm.weight", (hidden,)
 
 
 def _layer(config: ModelConfig, layer: int) -> Iterator[tuple[str, Shape]]:
     yield "input_layernorm.weight", (config.hidden_size,)
     yield from ((f"self_attn.{name}", shape) for name, shape in _attention(config))
     yield "post_attention_layernorm.weight", (config.hidden_size,)
-    if config.mlp_layer_types[layer] == "sparse":
+    if config.mlp_type(layer) == "sparse":
         yield from ((f"mlp.{name}", shape) for name, shape in _experts(config))
     else:
         yield from _mlp("mlp", config.hidden_size, config.intermediate_size)

@@ -119,6 +119,7 @@ PRESETS: dict[str, ModelConfig] = {
     "tiny-v2-lite": ModelConfig("deepseek_v2", **(_TINY | {"n_group": 1, "topk_group": 1})),
     "tiny-v3": ModelConfig("deepseek_v3", **_TINY_V3),
     "tiny-v32": ModelConfig("deepseek_v32", **_TINY_DSA),
+    "tiny-v32-mtp": ModelConfig("deepseek_v32", **_TINY_DSA, num_nextn_predict_layers=1),
     "tiny-glm": ModelConfig("glm_moe_dsa", **_TINY_DSA, rms_norm_eps=1e-5, indexer_rope_interleave=True),
 }
 """Preset name -> dimensions."""

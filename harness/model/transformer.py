@@ -33,7 +33,7 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, index: int, parts: Parts) -> None:
         super().__init__()
         self.index = index
-        sparse = config.mlp_layer_types[index] == "sparse"
+        sparse = config.mlp_type(index) == "sparse"
         self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, parts)
         self.self_attn = Attention(config, parts)
         self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps, parts)
@@ -85,8 +85,8 @@ class CausalLm(nn.Module):
             self.lm_head = nn.Linear(*size, bias=False, device="meta", dtype=parts.precision.dtype)
 
     def layers(self) -> list[Layer]:
-        """The decoder layers."""
-        return [cast(Layer, layer) for layer in self.model.layers]
+        """The decoder layers; prediction layers, when there are any, stand after them (`harness.model.mtp`)."""
+        return [cast(Layer, layer) for layer in self.model.layers[: self.config.num_hidden_layers]]
 
     def forward(self, tokens_BT: Tensor, observer: Observer | None = None) -> Tensor:
         """Logits [B, T, vocab] of whole fresh sequences, differentiable; float32, float64 under precision fp64."""

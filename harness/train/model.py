@@ -28,9 +28,8 @@ class FirstWeights(Tensors):
     """
 
     def __init__(self, config: ModelConfig, seed: int) -> None:
-        super().__init__(config)
+        super().__init__(config, mtp=True)
         self.seed = seed
-        self.shapes = disk_shapes(config)
 
     def get(self, name: str) -> Tensor:
         """FP32 start of the tensor called `name` on disk."""
@@ -45,7 +44,7 @@ class FirstWeights(Tensors):
 
 
 def first_model(config: ModelConfig, seed: int, selector: str = "dense") -> CausalLm:
-    """A fresh trainable model in FP32 on the CPU."""
+    """A fresh trainable model in FP32 on the CPU, with the prediction layers that its config names."""
     return build_model(config, training_parts(selector), FirstWeights(config, seed))
 
 
@@ -105,9 +104,9 @@ def disk_tensors(model: CausalLm, dtype: torch.dtype) -> dict[str, Tensor]:
     Those that stay in FP32 in every precision (norms, router, head weights of the indexer) are stored in FP32.
     """
     state = model.state_dict()
-    for stacked, rows in stacks(model.config).items():
+    for stacked, rows in stacks(model.config, mtp=True).items():
         state |= _rows(state.pop(stacked), rows)
-    return {name: _stored(name, state[name], dtype) for name in disk_shapes(model.config)}
+    return {name: _stored(name, state[name], dtype) for name in disk_shapes(model.config, mtp=True)}
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

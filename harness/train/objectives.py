@@ -1,4 +1,5 @@
-"""What training minimises: the language-model loss, the experts' balance, and the indexer's imitation of attention.
+"""What training minimises: the language-model loss, that of predicting further ahead, the experts' balance, and the
+indexer's imitation of attention.
 
 The indexer's target is the main attention summed over heads and normalised, p; its prediction is the softmax of its
 scores, I; its loss KL(p || softmax(I)) per query (DeepSeek-V3.2-Exp report, section 2.2). In the sparse stage both
@@ -15,13 +16,26 @@ from torch.nn import functional as F
 
 from harness.model.attention import Attention, Projected
 from harness.model.moe import Moe, Routing
+from harness.model.mtp import look_ahead
 from harness.model.observation import IndexerView, view_indexer
-from harness.model.transformer import CausalLm
+from harness.model.transformer import CausalLm, Observer
 
 
 def language_loss(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Mean cross-entropy in nats per token."""
     return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+
+
+def mtp_loss(
+    model: CausalLm, hidden_BTD: Tensor, inputs_BT: Tensor, targets_BT: Tensor, observer: Observer | None = None
+) -> Tensor:
+    """Mean over depths k of the cross-entropy of token t + k + 1 (DeepSeek-V3 report, equations 24 and 25).
+
+    `hidden_BTD` is what `model.hidden` makes of the inputs; `targets_BT` are the next tokens of the main model.
+    """
+    ahead = look_ahead(model, hidden_BTD, inputs_BT, observer)
+    losses = [language_loss(logits_BTV, targets_BT[:, depth:]) for depth, logits_BTV in enumerate(ahead, 1)]
+    return torch.stack(losses).mean()
 
 
 @dataclass

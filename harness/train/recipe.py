@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from harness.contract.config import ModelConfig
 from harness.errors import UsageError
-from harness.suite.document import read_document
+from harness.suite.document import Document, read_document
 from harness.suite.schema import Count, Positive, Strict
 from harness.suite.validate import convert
 from harness.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, VOCAB_SIZE
@@ -48,6 +48,7 @@ class Shape(Strict, frozen=True):
     index_head_dim: Positive
     max_position_embeddings: Positive
     first_k_dense_replace: Count = 1
+    num_nextn_predict_layers: Count = 0
     n_group: Positive = 1
     topk_group: Positive = 1
     routed_scaling_factor: Rate = 1.0
@@ -72,6 +73,8 @@ class Stage(Strict, frozen=True):
     final_learning_rate: Rate
     warmup: Count = 100
     """Steps of linear growth from zero to `learning_rate`."""
+    mtp_weight: Share = 0.0
+    """Weight of the multi-token-prediction loss, lambda of the DeepSeek-V3 report, section 2.2."""
 
 
 class Optimizer(Strict, frozen=True):
@@ -152,8 +155,20 @@ def load_recipe(path: Path | str) -> LoadedRecipe:
             f"{recipe.model.n_routed_experts}",
             document.where("model", "num_experts_per_tok"),
         )
+    _refuse_mtp_without_use(recipe, document)
     content = msgspec.json.encode(recipe, order="deterministic")
     return LoadedRecipe(recipe, file, hashlib.sha256(content).hexdigest())
+
+
+def _refuse_mtp_without_use(recipe: Recipe, document: Document) -> None:
+    """A weight of the multi-token-prediction loss where there is no such loss would be passed over in silence."""
+    for position, stage in enumerate(recipe.stages):
+        reason = "an indexer stage has no language loss" if stage.kind == "indexer" else ""
+        if not recipe.model.num_nextn_predict_layers:
+            reason = "the model's num_nextn_predict_layers is 0"
+        if stage.mtp_weight and reason:
+            where = document.where("stages", position, "mtp_weight")
+            raise UsageError(f"mtp_weight is {stage.mtp_weight}, but {reason}; allowed: 0", where)
 
 
 def hf_config(recipe: Recipe) -> dict[str, Any]:

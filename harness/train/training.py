@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from harness import corpus
+from harness.contract.span import Span
 from harness.errors import UsageError
+from harness.model.mtp import mtp_layers
 from harness.model.transformer import CausalLm
 from harness.train.data import Batches
 from harness.train.model import first_model
-from harness.train.objectives import Watcher, language_loss, update_biases
+from harness.train.objectives import Watcher, language_loss, mtp_loss, update_biases
 from harness.train.recipe import LoadedRecipe, Optimizer, Recipe, Stage, model_config
 
 STATE = "state.pt"
@@ -90,8 +92,10 @@ class Training:
             group["lr"] = learning_rate(stage, self.place.step)
         inputs_BT, targets_BT = self.batches.get(self.place.stage, self.place.step)
         watcher = Watcher(stage.batch, watch_indexer=stage.kind != "dense", sparse=stage.kind == "sparse")
-        logits_BTV = self.model(inputs_BT, watcher)
-        losses = {"language": language_loss(logits_BTV, targets_BT)}
+        hidden_BTD = self.model.hidden(inputs_BT, Span.fresh(*inputs_BT.shape), observer=watcher)
+        losses = {"language": language_loss(self.model.head(hidden_BTD), targets_BT)}
+        if looks_ahead(self.model, stage):
+            losses["mtp"] = mtp_loss(self.model, hidden_BTD, inputs_BT, targets_BT, watcher)
         if watcher.divergence:
             losses["indexer"] = torch.stack(watcher.divergence).mean()
         if watcher.balance:
@@ -105,6 +109,8 @@ class Training:
         if stage.kind == "indexer":
             return losses["indexer"]
         total = losses["language"]
+        if "mtp" in losses:
+            total = total + stage.mtp_weight * losses["mtp"]
         if "balance" in losses:
             total = total + self.recipe.balance.sequence_loss * losses["balance"]
         return total + losses["indexer"] if "indexer" in losses else total
@@ -225,10 +231,18 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.final_learning_rate + fall * (1 + math.cos(math.pi * min(1.0, share))) / 2
 
 
+def looks_ahead(model: CausalLm, stage: Stage) -> bool:
+    """Whether a stage runs the prediction layers: for their loss, or to train their indexers like all others."""
+    return bool(mtp_layers(model)) and (stage.mtp_weight > 0 or stage.kind == "indexer")
+
+
 def trained_parameters(model: CausalLm, stage: Stage) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """What a stage trains: everything but the indexers, the indexers alone, or everything."""
+    """What a stage trains: everything but the indexers, the indexers alone, or everything; of what it runs."""
+    still = () if looks_ahead(model, stage) else tuple(f"model.layers.{n}." for n in model.config.mtp_numbers())
     for name, parameter in model.named_parameters():
         of_indexer = ".indexer." in name
+        if name.startswith(still):
+            continue
         if stage.kind == "sparse" or of_indexer == (stage.kind == "indexer"):
             yield name, parameter
 
@@ -246,6 +260,7 @@ def _sentence(line: dict[str, Any], stage: Stage, recipe: Recipe) -> str:
     return (
         f"stage {line['stage']}/{len(recipe.stages)} {stage.kind} step {line['step']}/{stage.steps}: "
         f"{line['bits_per_byte']:.3f} bits/byte"
+        + (f", MTP {line['mtp'] / math.log(2):.3f}" if "mtp" in line else "")
         + (f", indexer KL {line['indexer']:.3f}" if "indexer" in line else "")
         + f", {line['tokens_per_second']} tokens/s, {line['cpu_minutes']:.1f} CPU minutes so far"
     )
