@@ -19,8 +19,7 @@ import numpy as np
 from scipy import special
 
 from harness.errors import UsageError
-
-PASS, REGRESSION, IMPROVEMENT, INCONCLUSIVE = "pass", "regression", "improvement", "inconclusive"
+from harness.gate.verdict import Verdict
 
 Floats: TypeAlias = Sequence[float] | np.ndarray
 
@@ -99,8 +98,8 @@ class Effect:
 class Decision:
     """A verdict on one cell and what it rests on."""
 
-    verdict: str
-    """`pass`, `regression`, `improvement` or `inconclusive`."""
+    verdict: Verdict
+    """Pass, regression, improvement or inconclusive."""
     effect: Effect
     p: float
     """Exact one-sided probability of so many signs by chance, at this look alone."""
@@ -217,9 +216,11 @@ class _Look:
         margins = self.design.margins
         tolerate, middle = math.log1p(margins.tolerate), margins.middle
         if self.median > middle:
-            return self._proven(REGRESSION, self.x - tolerate, self.design.alpha, f"slower than {_percent(tolerate)}")
+            return self._proven(
+                Verdict.REGRESSION, self.x - tolerate, self.design.alpha, f"slower than {_percent(tolerate)}"
+            )
         if self.median < -middle:
-            return self._proven(IMPROVEMENT, -self.x - tolerate, self.design.alpha, "faster")
+            return self._proven(Verdict.IMPROVEMENT, -self.x - tolerate, self.design.alpha, "faster")
         return self._passed()
 
     def late(self, log_ratios: Sequence[Floats]) -> Decision:
@@ -229,9 +230,9 @@ class _Look:
 
     def _passed(self) -> Decision | None:
         catch = math.log1p(self.design.margins.catch)
-        return self._proven(PASS, catch - self.x, self.design.miss, f"not slower by {_percent(catch)}")
+        return self._proven(Verdict.PASS, catch - self.x, self.design.miss, f"not slower by {_percent(catch)}")
 
-    def _proven(self, verdict: str, distances: np.ndarray, level: float, what: str) -> Decision | None:
+    def _proven(self, verdict: Verdict, distances: np.ndarray, level: float, what: str) -> Decision | None:
         """The verdict when so many distances are positive that chance is ruled out, and the processes agree."""
         heads, pairs = int((distances > 0).sum()), len(distances)
         if heads < boundary(self.design.looks, level)[self.number] or not self._agree(distances):
@@ -265,7 +266,7 @@ def _first(processes: Sequence[Floats], pairs: int) -> list[Floats]:
 
 
 def _inconclusive(log_ratios: Sequence[Floats], reason: str) -> Decision:
-    return Decision(INCONCLUSIVE, effect(log_ratios), 1.0, reason)
+    return Decision(Verdict.INCONCLUSIVE, effect(log_ratios), 1.0, reason)
 
 
 def _coin_flips(count: int) -> np.ndarray:
