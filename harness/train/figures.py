@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from harness import corpus
+from harness.contract.span import Span
 from harness.measure.accuracy_tasks import bits_per_byte
+from harness.model.mtp import look_ahead, mtp_layers
 from harness.model.runner import NativeRunner
 from harness.train.baseline import TrigramModel
 from harness.train.tokenizer import BOS_ID
@@ -33,16 +35,36 @@ def model_bits_per_byte(runner: NativeRunner, documents: Sequence[bytes]) -> flo
     return -total / math.log(2) / sum(map(len, documents))
 
 
+@torch.inference_mode()
+def mtp_acceptance(runner: NativeRunner, documents: Sequence[bytes]) -> float:
+    """Share of places where the first prediction layer's greedy token is the main model's, a token later.
+
+    Of a draft that is read off the text itself: in generation the token between is the main model's own choice.
+    """
+    model, agreed = runner.model, 0
+    tokens_BT = torch.tensor([[BOS_ID, *document] for document in documents])
+    for few_BT in tokens_BT.split(BATCH):
+        hidden_BTD = model.hidden(few_BT, Span.fresh(*few_BT.shape))
+        drafted_BT = next(look_ahead(model, hidden_BTD, few_BT)).argmax(-1)
+        agreed += int((drafted_BT == model.head(hidden_BTD[:, 1:]).argmax(-1)).sum())
+    return agreed / sum(map(len, documents))
+
+
 def figures(dense: NativeRunner, sparse: NativeRunner, tokenizer: Path) -> dict[str, Any]:
     """Held-out bits per byte by context length: dense attention, sparse attention, and the trigram baseline.
 
-    Lengths beyond the model's maximum are left out.
+    And for models with prediction layers how often the first one is right about the main model. Lengths beyond the
+    model's maximum are left out.
     """
     trigrams = TrigramModel.fit(corpus.split("train").text.encode())
-    found: dict[str, dict[str, float]] = {"dense": {}, "dsa": {}, "trigram": {}}
+    bits: dict[str, dict[str, float]] = {"dense": {}, "dsa": {}, "trigram": {}}
+    accepted: dict[str, dict[str, float]] = {"dense": {}, "dsa": {}}
     for length in (length for length in LENGTHS if length < dense.config.max_position_embeddings):
         documents = held_out_documents(length, tokenizer)
-        found["dense"][str(length)] = round(model_bits_per_byte(dense, documents), 4)
-        found["dsa"][str(length)] = round(model_bits_per_byte(sparse, documents), 4)
-        found["trigram"][str(length)] = round(trigrams.bits_per_byte(documents), 4)
-    return {"bits_per_byte": found, "documents_per_length": DOCUMENTS}
+        for name, runner in (("dense", dense), ("dsa", sparse)):
+            bits[name][str(length)] = round(model_bits_per_byte(runner, documents), 4)
+            if mtp_layers(runner.model):
+                accepted[name][str(length)] = round(mtp_acceptance(runner, documents), 4)
+        bits["trigram"][str(length)] = round(trigrams.bits_per_byte(documents), 4)
+    measured = {"bits_per_byte": bits, "documents_per_length": DOCUMENTS}
+    return measured | ({"mtp_acceptance": accepted} if mtp_layers(dense.model) else {})
