@@ -2,12 +2,13 @@
 
 A document is real source text into which fact lines are set, each on a line of its own, and a question at its end:
 
-    #anchor=4821        a fact: this name has this value
-    #falcon=anchor      a fact: this name has the value of that one
-    ?anchor=            the question, answered by `4821`
-    ?falcon=            answered by the chain that leads to the value, `anchor=4821`
+    # anchor 4821       a fact: this name has this value
+    # falcon anchor     a fact: this name has the value of that one
+    ? anchor            the question, answered by ` 4821`
+    ? falcon            answered by the chain that leads to the value, ` anchor 4821`
 
-Names are drawn at random for every document from a fixed list, values are four random digits.
+Names are drawn at random for every document from a fixed list, values are four random digits. What answers a name
+stands right behind it: with a `=` between them, a small model needs many times the training to learn to look up.
 """
 
 from __future__ import annotations
@@ -52,21 +53,21 @@ class Fact:
     @property
     def line(self) -> str:
         """How it stands in a document."""
-        return f"{FACT_MARK}{self.name}={self.value}\n"
+        return f"{FACT_MARK} {self.name} {self.value}\n"
 
 
 def question(name: str) -> str:
     """What asks for the value of a name; the answer follows it at once."""
-    return f"{QUESTION_MARK}{name}="
+    return f"{QUESTION_MARK} {name}"
 
 
 def answer(name: str, facts: list[Fact]) -> str:
-    """What follows `question(name)`: the chain of names that leads from `name` to a value, joined by `=`."""
+    """What follows `question(name)`: a space before each, the names that lead from `name` to a value, and the value."""
     values = {fact.name: fact.value for fact in facts}
     links = [values[name]]
     while links[-1] in values:
         links.append(values[links[-1]])
-    return "=".join(links)
+    return "".join(f" {link}" for link in links)
 
 
 def draw_facts(rng: random.Random, count: int) -> list[Fact]:
