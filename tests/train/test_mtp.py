@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -214,7 +215,8 @@ def test_the_checkpoint_has_the_layer_once_and_loads_everywhere(trained: Path) -
     assert config.num_nextn_predict_layers == 1
     assert stored[f"{PREDICTION_LAYER}eh_proj.weight"].shape == (32, 64)
     assert not {f"{PREDICTION_LAYER}{name}" for name in MTP_COPIES} & set(stored)
-    peer, info = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32, output_loading_info=True)
+    peer, info = loaded
     assert not info["missing_keys"]
     assert not info["mismatched_keys"]
     # Only the layer is left over, and transformers says so (the names of its stacked tensors are its own).
