@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from harness.contract.planted import Planted
 from harness.records.record import Metric, Status
 from harness.suite.cell import CellId
 from harness.suite.schema import Workload
@@ -50,6 +51,8 @@ class Load(Message, frozen=True):
     """The run's scratch folder."""
     root: str
     """The checkout (or site-packages) that both packages have to come from."""
+    planted: Planted | None = None
+    """A defect to put into this variant on purpose: the gate's controls and its self-test."""
 
 
 class Open(Message, frozen=True):

@@ -107,6 +107,10 @@ class Worker:
         self.runner = build(
             EngineRequest(request.checkpoint, config, request.variant, self.parts, request.device, request.seed)
         )
+        if request.planted is not None:
+            from harness.measure.planted import PlantedRunner
+
+            self.runner = PlantedRunner(self.runner, request.planted, request.seed)
         return protocol.Ready(self.runner.resolved(), self._context())
 
     def open(self, request: protocol.Open) -> protocol.Opened:

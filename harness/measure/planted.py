@@ -1,0 +1,129 @@
+"""A runner with a planted defect: it works longer, keeps more, or knows less than the runner that it wraps.
+
+The slow-down is work, not sleep: small matrix products after every call, as many as take the wanted share of the
+call's own time. What disturbs the call then disturbs them alike.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from harness.contract.planted import Planted
+from harness.contract.runner import Runner, State
+
+SIDE = 64
+"""Rows and columns of the extra products: a few microseconds each, far less than one percent of most calls."""
+
+ROUNDS = 9
+"""Times that a call and some products are timed in turn to learn how many products the call is worth."""
+
+TRIAL_PRODUCTS = 64
+
+
+class PlantedRunner(Runner):
+    """See `Runner`; every answer but a spoilt score is the wrapped runner's own."""
+
+    def __init__(self, runner: Runner, planted: Planted, seed: int) -> None:
+        self.runner = runner
+        self.planted = planted
+        self.config = runner.config
+        self.device = runner.device
+        self.draw = random.Random(seed)
+        self.operands = [torch.full((SIDE, SIDE), 1 / SIDE, device=runner.device) for _ in range(3)]
+        self.products: dict[tuple[Any, ...], int] = {}
+        """Kind and shape of a call -> extra products that it is worth."""
+        self._held: weakref.WeakKeyDictionary[State, torch.Tensor] = weakref.WeakKeyDictionary()
+
+    def new_state(self, batch: int, max_len: int) -> State:
+        """See `Runner.new_state`; the planted memory lives as long as the state."""
+        state = self.runner.new_state(batch, max_len)
+        if self.planted.memory_bytes:
+            self._held[state] = torch.ones(self.planted.memory_bytes, dtype=torch.uint8, device=self.device)
+        return state
+
+    def prefill(self, tokens_BT: torch.Tensor, state: State, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
+        """See `Runner.prefill`."""
+        key = ("prefill", *tokens_BT.shape)
+        return self._longer(key, state, lambda: self.runner.prefill(tokens_BT, state, lengths_B))
+
+    def decode(self, tokens_B: torch.Tensor, state: State) -> torch.Tensor:
+        """See `Runner.decode`."""
+        return self._longer(("decode", *tokens_B.shape), state, lambda: self.runner.decode(tokens_B, state))
+
+    def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
+        """See `Runner.logits`."""
+        return self.runner.logits(tokens_BT, lengths_B)
+
+    def score(
+        self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Runner.score`; the log-probabilities of some documents get noise that depends on their tokens alone."""
+        logprobs_BT, greedy_BT = self.runner.score(tokens_BT, lengths_B)
+        for row, tokens_T in enumerate(tokens_BT.tolist() if self.planted.wrong else []):
+            document = random.Random(f"document {tokens_T[:8]}")
+            if document.random() < self.planted.wrong:
+                noise = torch.Generator().manual_seed(random.Random(f"noise {tokens_T}").getrandbits(62))
+                lost_T = torch.randn(logprobs_BT.shape[1], generator=noise).abs() * self.planted.noise
+                logprobs_BT[row] -= lost_T.to(logprobs_BT.device)
+                greedy_BT[row] = False
+        return logprobs_BT, greedy_BT
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """See `Runner.weight_bytes`."""
+        return self.runner.weight_bytes
+
+    def resolved(self) -> dict[str, str]:
+        """See `Runner.resolved`."""
+        return self.runner.resolved()
+
+    # --- working longer -----------------------------------------------------------------------------------
+
+    def _longer(self, key: tuple[Any, ...], state: State, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+        count = self._worth(key, state, call)
+        result = call()
+        if count and self.draw.random() < self.planted.share:
+            self._multiply(count)
+        return result
+
+    def _worth(self, key: tuple[Any, ...], state: State, call: Callable[[], torch.Tensor]) -> int:
+        """How many products such a call is worth: given, or measured the first time that it is seen."""
+        if self.planted.products is not None or not self.planted.slower:
+            return self.planted.products or 0
+        if key not in self.products:
+            self.products[key] = self._calibrate(state, call)
+        return self.products[key]
+
+    def _calibrate(self, state: State, call: Callable[[], torch.Tensor]) -> int:
+        """Time the call and some products in turn, so that both see the same machine, and compare their medians."""
+        before_B = state.lengths_B.clone()
+        calls, products = [], []
+        for _ in range(ROUNDS):
+            calls.append(self._seconds(call))
+            products.append(self._seconds(lambda: self._multiply(TRIAL_PRODUCTS)) / TRIAL_PRODUCTS)
+            state.truncate(before_B)
+        return round(self.planted.slower * statistics.median(calls) / statistics.median(products))
+
+    def _seconds(self, work: Callable[[], Any]) -> float:
+        self._settle()
+        start = time.perf_counter()
+        work()
+        self._settle()
+        return time.perf_counter() - start
+
+    def _settle(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
+    @torch.inference_mode()
+    def _multiply(self, count: int) -> None:
+        left, right, out = self.operands
+        for _ in range(count):
+            torch.mm(left, right, out=out)
