@@ -54,6 +54,16 @@ def add_suite_flags(parser: argparse.ArgumentParser) -> None:
     add_plugin_flag(parser)
 
 
+def add_fresh_flag(parser: argparse.ArgumentParser) -> None:
+    """Whether stored records may answer."""
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="measure every cell again; without it, cells that a run below --out has measured under the same weights, "
+        "code, machine, packages and settings are taken over from there",
+    )
+
+
 def add_device_flags(parser: argparse.ArgumentParser) -> None:
     """Where and with how much of the machine."""
     parser.add_argument("--device", choices=("cpu", "cuda"), help="device to run on (default: the suite's, else cpu)")

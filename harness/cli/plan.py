@@ -15,11 +15,15 @@ EXAMPLES = """  harness plan suites/longctx.yaml
   harness plan suites/longctx.yaml --checkpoint v32-layer --only form=mqa
   harness plan suites/throughput.yaml --device cuda --format markdown"""
 
+STORED = "stored"
+"""Shown instead of a time for a cell that a stored record answers for."""
+
 
 def add_parser(commands: Any) -> None:
     """Register the command."""
     parser = flags.subcommand(commands, "plan", "say which cells would run, why others cannot, and how long", EXAMPLES)
     flags.add_suite_flags(parser)
+    flags.add_fresh_flag(parser)
     flags.add_format_flag(parser)
     parser.set_defaults(main=main)
 
@@ -28,8 +32,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from harness.cli.planning import plan_from
 
-    plan, _ = plan_from(args)
-    output.emit(render(plan, args.format))
+    output.emit(render(plan_from(args).plan, args.format))
     return EXIT_OK
 
 
@@ -61,7 +64,8 @@ def _rows(plan: Plan, table: PlannedTable) -> list[tuple[str, ...]]:
     rows = []
     for planned in table.cells:
         names = [getattr(planned.cell.variant, axis) for axis in _axes(plan)]
-        time = duration(planned.seconds) + ("" if planned.stored else " ?") if planned.runs else ""
+        estimated = duration(planned.seconds) + ("" if planned.stored else " ?")
+        time = STORED if planned.former else estimated if planned.runs else ""
         rows.append((table.name, planned.workload.label, *names, time, "; ".join(planned.reasons)))
     return rows
 
@@ -77,8 +81,10 @@ def _foot(plan: Plan) -> str:
     from harness.run import machine
     from harness.run.progress import duration
 
-    running = [planned for planned in plan.cells if planned.runs]
+    running = [planned for planned in plan.cells if planned.measured]
     lines = [f"{len(running)} of {len(plan.cells)} cells would run, about {duration(plan.seconds)} with loading"]
+    if any(planned.former for planned in plan.cells):
+        lines.append(f"{STORED}: measured before under the same conditions, and taken over; not with --fresh")
     guessed = sum(not planned.stored for planned in running)
     if guessed:
         lines.append(f"? estimated from operations and bytes ({guessed} cells); times without it come from stored runs")

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.contract.registry import Registry
+    from harness.run.former import FormerRuns, Identities
     from harness.run.plan import Plan
 
 
-def plan_from(args: argparse.Namespace) -> tuple[Plan, Registry]:
-    """Load the suite with the flags' changes, then plan it here, by the names of the registry. Raises UsageError."""
+@dataclass(frozen=True)
+class Planning:
+    """A plan, and what it was made of."""
+
+    plan: Plan
+    registry: Registry
+    identities: Identities
+    former: FormerRuns
+
+    def changes(self) -> list[str]:
+        """Why cells that were measured before are measured again; nothing when that was asked for."""
+        from harness.run.former import changes
+
+        return changes(self.plan, self.former, self.identities)
+
+
+def plan_from(args: argparse.Namespace) -> Planning:
+    """Load the suite with the flags' changes, plan it here, and see what stored runs answer for. Raises UsageError."""
     from harness.contract.registry import Registry
     from harness.run import machine
+    from harness.run.former import FormerRuns, Identities, take_over
     from harness.run.plan import make_plan
-    from harness.run.suite_run import former_seconds
     from harness.suite.load import Changes, load_suite
 
     changes = Changes(args.settings, args.checkpoint, args.device, args.threads, args.seed, args.limit)
@@ -24,7 +42,12 @@ def plan_from(args: argparse.Namespace) -> tuple[Plan, Registry]:
     plugins = list(dict.fromkeys([*suite.plugins, *(absolute(plugin) for plugin in args.plugins)]))
     registry = Registry(plugins)
     facts = machine.collect(suite.suite.device or "cpu")
-    return make_plan(suite, registry, facts, plugins, args.only, former_seconds(args.out, suite.name)), registry
+    former = FormerRuns.below(args.out, suite.name)
+    plan = make_plan(suite, registry, facts, plugins, args.only, former.seconds())
+    identities = Identities(plan, registry)
+    if args.fresh:
+        return Planning(plan, registry, identities, FormerRuns([]))
+    return Planning(take_over(plan, former, identities), registry, identities, former)
 
 
 def absolute(plugin: str) -> str:

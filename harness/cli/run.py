@@ -12,10 +12,11 @@ from harness.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.cli.planning import Planning
     from harness.records.store import RunFolder
-    from harness.run.plan import Plan
 
 EXAMPLES = """  harness run suites/quickstart.yaml
+  harness run suites/quickstart.yaml --fresh              measure again what is stored already
   harness run suites/longctx.yaml --checkpoint /models/my-v32 --only table=trained
   harness run suites/accuracy.yaml --limit 50 --set sampling.timeout=600 --json result.json
   harness run suites/peers.yaml --plugin my_backend.py --only kernels=mine"""
@@ -25,6 +26,7 @@ def add_parser(commands: Any) -> None:
     """Register the command."""
     parser = flags.subcommand(commands, "run", "measure a suite, store the results and print its tables", EXAMPLES)
     flags.add_suite_flags(parser)
+    flags.add_fresh_flag(parser)
     flags.add_json_flag(parser)
     flags.add_format_flag(parser)
     parser.set_defaults(main=main)
@@ -35,18 +37,18 @@ def main(args: argparse.Namespace) -> int:
     from harness.cli.planning import choices, plan_from
     from harness.run.suite_run import create_folder
 
-    plan, registry = plan_from(args)
+    planning = plan_from(args)
     if args.json:
         _refuse_unwritable(args.json)
-    store = create_folder(plan, args.out, choices(args))
-    finished = _measure(plan, store)
+    store = create_folder(planning.plan, args.out, choices(args))
+    finished = _measure(planning, store)
     records = store.records()
     if args.json:
         _write_document(args.json, store)
     if records:
         from harness.report import render
 
-        output.emit(render([store], args.format, output.width(), registry.columns()))
+        output.emit(render([store], args.format, output.width(), planning.registry.columns()))
         print(f"stored in {store.path}", file=sys.stderr)
     if not finished:
         print(f"harness: interrupted; {len(records)} finished cells are stored", file=sys.stderr)
@@ -54,19 +56,32 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_FAILED if any(record.status.fails_the_run for record in records) else EXIT_OK
 
 
-def _measure(plan: Plan, store: RunFolder) -> bool:
-    from harness.run.progress import duration, open_progress
+def _measure(planning: Planning, store: RunFolder) -> bool:
+    from harness.run.progress import open_progress
     from harness.run.suite_run import run_plan
 
-    running = sum(planned.runs for planned in plan.cells)
-    question = plan.suite.suite.question
-    print(f"{question}\n{running} of {len(plan.cells)} cells, about {duration(plan.seconds)}", file=sys.stderr)
+    plan = planning.plan
+    print("\n".join([plan.suite.suite.question, *_outlook(planning)]), file=sys.stderr)
     try:
-        return run_plan(plan, store, open_progress(plan.seconds))
+        return run_plan(plan, planning.identities, store, open_progress(plan.seconds))
     except UsageError:
         if store.path.exists():
             print(f"finished cells are stored in {store.path}", file=sys.stderr)
         raise
+
+
+def _outlook(planning: Planning) -> list[str]:
+    """What is going to be measured, what is not and why."""
+    from harness.run.progress import duration
+
+    plan = planning.plan
+    measured = sum(planned.measured for planned in plan.cells)
+    lines = [f"{measured} of {len(plan.cells)} cells, about {duration(plan.seconds)}"]
+    former = [planned.former for planned in plan.cells if planned.former]
+    if former:
+        runs = ", ".join(dict.fromkeys(one.measured_in for one in former))
+        lines.append(f"{len(former)} are taken over unchanged from {runs}; --fresh measures them again")
+    return lines + [f"measured again, because it changed: {change}" for change in planning.changes()]
 
 
 def _refuse_unwritable(path: Path) -> None:

@@ -69,4 +69,6 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tail of the worker's output when the cell did not pass."""
     samples_file: str | None = None
     """Per-document results, relative to the run folder."""
+    identity: dict[str, str] = {}
+    """Short hashes of everything that decided the value, by name: another run with the same ones need not measure."""
     schema: int = SCHEMA

@@ -127,6 +127,23 @@ class RunFolder:
             raise UsageError(f"cannot store samples: {error.strerror}", str(self.path / relative)) from None
         return relative
 
+    def adopt(self, other: RunFolder, record: Record, measured_in: str) -> Record:
+        """Copy a record of another run, with its samples; says in its context which run measured it.
+
+        Raises UsageError when it cannot be stored, or its samples not be read.
+        """
+        context = {**record.context, "carried_over": measured_in}
+        copy = msgspec.structs.replace(record, context=context)
+        if record.samples_file is not None:
+            try:
+                content = (other.path / record.samples_file).read_bytes()
+                (self.path / "samples").mkdir(exist_ok=True)
+                _write_synced(self.path / record.samples_file, content)
+            except OSError as error:
+                raise UsageError(f"cannot copy samples: {error.strerror}", str(error.filename)) from None
+        self.append(copy)
+        return copy
+
     def records(self) -> list[Record]:
         """All finished cells, in the order in which they ended. A broken last line (a killed run) is dropped.
 

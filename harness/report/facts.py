@@ -39,7 +39,8 @@ def above(table: TableData, everywhere: Iterable[str]) -> list[str]:
 def below(table: TableData) -> list[str]:
     """Where the numbers come from, how sure they are, and what is missing."""
     lines = [f"{label}{_origin_line(table, origin)}" for label, origin in _labelled(table)]
-    lines += [_runs_line(table), _software_line(table), *_checked_lines(table), _noise_line(table), *_missing(table)]
+    lines += [_runs_line(table), _carried_line(table), _software_line(table), *_checked_lines(table)]
+    lines += [_noise_line(table), *_missing(table)]
     return [line for line in lines if line]
 
 
@@ -118,6 +119,15 @@ def _runs_line(table: TableData) -> str:
     return "; ".join(
         f"{name}, {entry.header.started.replace('T', ' ')[:16]} UTC, {_git(entry)}" for name, entry in runs.items()
     )
+
+
+def _carried_line(table: TableData) -> str:
+    """Records that a run took over: their times are no older code's, but they met other weather."""
+    carried = [str(run) for entry in table.entries if (run := entry.record.context.get("carried_over"))]
+    if not carried:
+        return ""
+    cells = "1 cell was" if len(carried) == 1 else f"{len(carried)} cells were"
+    return f"{cells} measured before, in {', '.join(dict.fromkeys(carried))}, not in turn with the others"
 
 
 def _git(entry: Entry) -> str:

@@ -57,7 +57,7 @@ class CellRun:
                 cell=self.id,
                 workload=self.planned.workload.workload,
                 reference=reference.id if reference else None,
-                warmup=self.sampling.warmup,
+                warmup=self.sampling.warmup if self.planned.measured else 0,
             )
             reply = self._ask(worker, request, 0.0, OPENED, "setting up")
             assert isinstance(reply, protocol.Opened)

@@ -1,7 +1,8 @@
-"""Which weights a record speaks of: a content hash, so that two results are compared only when they are the same."""
+"""What a record speaks of: hashes of weights and machine; results are compared only when they are the same."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from harness.contract.config import ModelConfig
+from harness.contract.facts import MachineFacts
 from harness.model.presets import WEIGHTS_VERSION
 
 WHOLE_FILE_LIMIT = 2 * 2**30
@@ -28,25 +30,39 @@ def checkpoint_identity(checkpoint: str, config: ModelConfig, seed: int) -> dict
         return {"name": checkpoint, "source": "preset", "model_type": config.model_type, "seed": seed, "sha256": digest}
     files = sorted(directory.glob("*.safetensors"))
     whole = sum(file.stat().st_size for file in files) <= WHOLE_FILE_LIMIT
+    stamps = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in (directory / "config.json", *files))
     return {
         "name": directory.name,
         "source": "directory",
         "model_type": config.model_type,
         "hash_of": "contents" if whole else "samples",
-        "sha256": _hash([directory / "config.json", *files], whole),
+        "sha256": _hash(stamps, whole),
     }
 
 
-def _hash(files: list[Path], whole: bool) -> str:
+def fingerprint(facts: MachineFacts) -> str:
+    """16 hex digits of what a machine is: hardware and kind of system, never its clocks, load or name.
+
+    Memory counts in whole GiB: what a kernel keeps for itself differs from boot to boot.
+    """
+    gpu_bytes = facts.gpu_memory_bytes or 0
+    hardware = [facts.system, facts.architecture, facts.cpu_model, facts.cpu_count, round(facts.memory_bytes / 2**30)]
+    device = [facts.device, facts.gpu_name, round(gpu_bytes / 2**30), facts.compute_capability]
+    return hashlib.sha256(msgspec.json.encode([hardware, device])).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=16)
+def _hash(stamps: tuple[tuple[Path, int, int], ...], whole: bool) -> str:
+    """Of (file, bytes, time of change); the time only tells this process when to hash again."""
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}:{file.stat().st_size}\n".encode())
+    for file, size, _ in stamps:
+        digest.update(f"{file.name}:{size}\n".encode())
         with file.open("rb") as stream:
             if whole or file.suffix == ".json":
                 while block := stream.read(1 << 20):
                     digest.update(block)
             else:
-                for piece in _samples(stream, file.stat().st_size):
+                for piece in _samples(stream, size):
                     digest.update(piece)
     return digest.hexdigest()
 

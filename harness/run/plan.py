@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.contract.config import ModelConfig
 from harness.contract.facts import MachineFacts
@@ -16,9 +17,12 @@ from harness.run import estimate
 from harness.suite.cell import CellId
 from harness.suite.expand import ConcreteWorkload, ExpandedTable, expand
 from harness.suite.load import LoadedSuite
-from harness.suite.reference import CHECKED
+from harness.suite.reference import CHECKED, reference_of
 from harness.suite.schema import Sampling
 from harness.suite.variant import Variant, differing_axes
+
+if TYPE_CHECKING:
+    from harness.run.former import Stored
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,18 @@ class PlannedCell:
     seconds: float
     stored: bool
     """True when `seconds` is what the same cell took before, False when it is estimated from its operations."""
+    former: Stored | None = None
+    """The stored record that answers for it, so that it need not be measured again."""
 
     @property
     def runs(self) -> bool:
         """Whether nothing is known against it."""
         return not self.reasons
+
+    @property
+    def measured(self) -> bool:
+        """Whether it can run and no stored record answers for it."""
+        return self.runs and self.former is None
 
 
 @dataclass(frozen=True)
@@ -64,9 +75,31 @@ class PlannedTable:
         return self.table.sampling
 
     @property
+    def measured(self) -> list[PlannedCell]:
+        """The cells that are measured."""
+        return [planned for planned in self.cells if planned.measured]
+
+    @property
+    def answering(self) -> list[PlannedCell]:
+        """Cells whose stored record is good and whose answer is needed all the same: others are held against it."""
+        references = [self.reference(planned.cell) for planned in self.measured]
+        return [one for one in self.cells if one.cell in references and one.runs and not one.measured]
+
+    @property
+    def working(self) -> list[PlannedCell]:
+        """The cells that a worker is asked for, in the table's order."""
+        answering = self.answering
+        return [planned for planned in self.cells if planned.measured or planned in answering]
+
+    def reference(self, cell: CellId, failed: Collection[str] = ()) -> CellId | None:
+        """The cell that `cell` is held against, among those that run and whose id is not in `failed`."""
+        candidates = [one.cell for one in self.cells if one.runs and one.cell.id not in failed]
+        return reference_of(cell, candidates, self.table.baseline)
+
+    @property
     def variants(self) -> list[Variant]:
-        """Variants with at least one cell that runs: each gets a worker."""
-        running = {planned.cell.variant for planned in self.cells if planned.runs}
+        """Variants that a worker is asked for."""
+        running = {planned.cell.variant for planned in self.working}
         return [variant for variant in self.table.variants if variant in running]
 
     def of(self, workload: ConcreteWorkload) -> list[PlannedCell]:
@@ -106,7 +139,7 @@ class Plan:
     def seconds(self) -> float:
         """Estimated time of the whole run."""
         loading = sum(table.load_seconds[variant] for table in self.tables for variant in table.variants)
-        return loading + sum(planned.seconds for planned in self.cells if planned.runs)
+        return loading + sum(planned.seconds for planned in self.cells if planned.measured)
 
 
 def make_plan(
@@ -117,7 +150,7 @@ def make_plan(
     only: Sequence[str] = (),
     former_seconds: Mapping[tuple[str, str], float] | None = None,
 ) -> Plan:
-    """Plan a suite. `former_seconds`: see `harness.run.suite_run.former_seconds`.
+    """Plan a suite. `former_seconds`: see `harness.run.former.FormerRuns.seconds`.
 
     Raises UsageError for unknown names, a checkpoint or a device that is not there, or a context beyond the model's
     maximum. Where --checkpoint puts another model into a suite, cells beyond its maximum are unsupported instead,

@@ -248,6 +248,15 @@ def test_a_busy_machine_is_mentioned(tmp_path: Path) -> None:
 # --- several runs ---------------------------------------------------------------------------------
 
 
+def test_records_of_a_former_run_are_counted(tmp_path: Path) -> None:
+    carried = {"carried_over": "quick-20260101T000000Z"}
+    records = [record("prefill", MHA, {"ttft": [1.0]}, length=8), record("prefill", MQA, {"ttft": [1.0]}, length=8)]
+    assert "measured before" not in render([run(tmp_path / "a", records)], "terminal")
+    records.append(record("prefill", DSA, {"ttft": [1.0]}, length=8, context=carried))
+    text = " ".join(render([run(tmp_path / "b", records)], "terminal").split())
+    assert "1 cell was measured before, in quick-20260101T000000Z, not in turn with the others" in text
+
+
 def test_later_records_replace_earlier_ones_of_the_same_cell(tmp_path: Path) -> None:
     old = run(
         tmp_path, [record("prefill", MHA, {"ttft": [111]}, length=512)], name="old", started="2026-01-01T00:00:00"
