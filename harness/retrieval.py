@@ -51,9 +51,14 @@ class Fact:
     value: str
 
     @property
+    def start(self) -> str:
+        """What its line begins with, whatever the value."""
+        return f"{FACT_MARK} {self.name} "
+
+    @property
     def line(self) -> str:
         """How it stands in a document."""
-        return f"{FACT_MARK} {self.name} {self.value}\n"
+        return f"{self.start}{self.value}\n"
 
 
 def question(name: str) -> str:

@@ -23,6 +23,9 @@ from harness.records.record import Metric, Status
 from harness.suite.cell import CellId
 from harness.suite.schema import Accuracy, Workload
 
+DOCUMENT_FACTS = ("cluster", "depth")
+"""Columns of own tasks kept with a document's results: which documents share text, and where the fact stood."""
+
 
 class AccuracyMeasurement(Measurement):
     """One lm-eval task (or group) on one variant; all the work is in `finish`."""
@@ -37,12 +40,7 @@ class AccuracyMeasurement(Measurement):
         self.options = workload
         self.tokenizer = load_tokenizer(bench.checkpoint)
         self.task = find_task(task_name(workload), bench.checkpoint)
-        maximum = bench.runner.config.max_position_embeddings
-        if self.task.length and self.task.length + 1 > maximum:
-            raise UsageError(
-                f"task {self.task.name!r} needs {self.task.length} tokens and the token before them; the model's "
-                f"max_position_embeddings is {maximum}"
-            )
+        _require_room(self.task, bench.runner.config.max_position_embeddings)
 
     def finish(self) -> Outcome:
         """Run the task; `incorrect` when a log-likelihood is not a finite number."""
@@ -97,6 +95,7 @@ class AccuracyMeasurement(Measurement):
         }
         if self.task.own:
             facts["text_sha256"] = corpus.text_hashes()["held_out"]
+            facts["clusters"] = len({document.get("cluster", document["doc_id"]) for document in documents})
         return facts
 
 
@@ -117,6 +116,7 @@ def documents_of(
             "filter": sample["filter"],
             "tokens": token_counts[name, sample["doc_id"]],
             "scores": {metric: _score(task, metric, sample[metric]) for metric in sample["metrics"]},
+            **{key: sample["doc"][key] for key in DOCUMENT_FACTS if key in sample["doc"]},
             **_answer(task.OUTPUT_TYPE, sample),
         }
         for sample in samples
@@ -124,10 +124,13 @@ def documents_of(
 
 
 def _answer(output_type: str, sample: dict[str, Any]) -> dict[str, Any]:
-    """Target, answer, log-likelihoods (nats) and log-loss (nats): what the task's output type has of them."""
+    """Target, answer, log-likelihoods (nats) and log-loss (nats): what the task's output type has of them.
+
+    A generated answer is there as the task's filter leaves it, and as it was `generated`.
+    """
     responses = sample["filtered_resps"]
     if output_type == "generate_until":
-        return {"target": sample["target"], "answer": responses[0]}
+        return {"target": sample["target"], "answer": responses[0], "generated": sample["resps"][0][0]}
     if output_type == "loglikelihood_rolling":
         return {"log_likelihoods": responses, "log_loss": -responses[0]}
     values = [value for value, _ in responses]
@@ -169,7 +172,8 @@ def _score(task: Any, metric: str, value: Any) -> float | None:
 def metrics_of(task: FoundTask, results: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     """lm-eval's metrics of the task (of each task, when it is a tag of several), and the choices' log-loss.
 
-    A metric that is the mean of its documents' scores keeps them as samples; any other keeps lm-eval's figure.
+    A metric that is the mean of its documents' scores keeps them as samples; any other keeps lm-eval's figure. A
+    filter is named where the task has the metric after several.
     """
     named = [task.name] if task.name in results["results"] else list(task.tasks)
     found = {}
@@ -178,7 +182,8 @@ def metrics_of(task: FoundTask, results: dict[str, Any], documents: Sequence[dic
         directions = results["higher_is_better"].get(name, {})
         for metric_name, filter_name, value in _reported(results["results"][name]):
             own = [document for document in documents if (document["task"], document["filter"]) == (name, filter_name)]
-            label = metric_name if filter_name == "none" else f"{metric_name}[{filter_name}]"
+            several = sum(metric_name == other for other, _, _ in _reported(results["results"][name])) > 1
+            label = f"{metric_name}[{filter_name}]" if several else metric_name
             samples = _samples(own, metric_name, value)
             found[prefix + label] = _metric(metric_name, samples, directions.get(metric_name))
     losses = [document["log_loss"] for document in documents if document.get("log_loss") is not None]
@@ -208,6 +213,24 @@ def _metric(name: str, samples: list[float], higher_is_better: bool | None) -> M
         return metric(name, samples)
     better = "neither" if higher_is_better is None else "higher" if higher_is_better else "lower"
     return Metric("", samples, "mean", better)
+
+
+def _require_room(task: FoundTask, maximum: int) -> None:
+    """Refuse documents of a promised length that the model would have to see cut."""
+    if task.length is None:
+        return
+    new_tokens = max((_new_tokens(leaf) for leaf in task.tasks.values()), default=0)
+    if task.length + max(new_tokens, 1) > maximum:
+        more = f"{new_tokens} new ones" if new_tokens else "the token before them"
+        raise UsageError(
+            f"task {task.name!r} needs {task.length} tokens and {more}; the model's max_position_embeddings is "
+            f"{maximum}"
+        )
+
+
+def _new_tokens(task: Any) -> int:
+    """Tokens that a task lets a model generate; none for the scored ones."""
+    return int((task.config.generation_kwargs or {}).get("max_gen_toks", 0))
 
 
 def _require_length(task: FoundTask, tokens: dict[str, float]) -> None:

@@ -84,9 +84,9 @@ class RunnerLM(TemplateLM):
         return list(self.tokenizer.encode(string, **options))
 
     def count_tokens(self, arguments: Sequence[Any]) -> int:
-        """Real tokens of a request's text, the prefix token and generated ones not counted."""
+        """Real tokens of a request's text; special tokens and generated ones are not counted."""
         texts = [argument for argument in arguments if isinstance(argument, str)]
-        return len(self.tok_encode("".join(texts)))
+        return len(self.tok_encode("".join(texts), add_special_tokens=False))
 
     # --- scoring ---------------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ tokenizer the documents are others.
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.corpus import split
 from harness.errors import UsageError
+from harness.measure.encoder import Encoder
 
 if TYPE_CHECKING:
     import datasets
@@ -61,50 +61,6 @@ def continuation(
         return {"context": context, "choices": [*wrong[:gold], true, *wrong[gold:]], "gold": gold}
 
     return _test_split(_documents(draw, documents, seed))
-
-
-class Encoder:
-    """Cuts text to an exact number of tokens of one tokenizer (no special tokens counted)."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-
-    @classmethod
-    def of(cls, name: str) -> Encoder:
-        """The encoder of a checkpoint directory or hub name; UsageError when there is none."""
-        if not name:
-            raise UsageError("this task sizes its documents in tokens: give the model's `tokenizer` or `pretrained`")
-        return cls(_tokenizer(name))
-
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self._ids(text))
-
-    def head(self, text: str, tokens: int) -> str | None:
-        """The beginning of `text` that is exactly `tokens` tokens long; None when no cut there re-encodes so."""
-        characters = tokens
-        while len(ids := self._ids(text[: characters + 1])) <= tokens and characters < len(text):
-            characters *= 2
-        piece = self.tokenizer.decode(ids[:tokens], clean_up_tokenization_spaces=False)
-        return piece if text.startswith(piece) and self.count(piece) == tokens else None
-
-    def tail(self, text: str, tokens: int) -> str | None:
-        """The end of `text` that is exactly `tokens` tokens long; None when no cut there re-encodes so."""
-        characters = tokens
-        while len(ids := self._ids(text[-characters - 1 :])) <= tokens and characters < len(text):
-            characters *= 2
-        piece = self.tokenizer.decode(ids[-tokens:], clean_up_tokenization_spaces=False)
-        return piece if text.endswith(piece) and self.count(piece) == tokens else None
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
-
-@functools.cache
-def _tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name)
 
 
 def _documents(

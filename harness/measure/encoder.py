@@ -1,0 +1,66 @@
+"""Text cut to an exact number of tokens of whatever tokenizer the model has, for prompts and tasks of real lengths."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from harness.errors import UsageError
+
+FIRST_GUESS = 4
+"""Characters of text encoded per token that is wanted; doubled until it is enough."""
+
+
+class Encoder:
+    """Counts and cuts text by the tokens of one Hugging Face tokenizer; special tokens that it adds are not counted."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def of(cls, name: str) -> Encoder:
+        """The encoder of a checkpoint directory or hub name; UsageError when there is none."""
+        if not name:
+            raise UsageError("this task sizes its documents in tokens: give the model's `tokenizer` or `pretrained`")
+        return cls(_tokenizer(name))
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._ids(text))
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of every text, each encoded alone."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    def head(self, text: str, tokens: int) -> str | None:
+        """The beginning of `text` that is exactly `tokens` tokens long; None when no cut there re-encodes so."""
+        characters = FIRST_GUESS * tokens
+        while len(ids := self._ids(text[: characters + 1])) <= tokens and characters < len(text):
+            characters *= 2
+        piece = self._decode(ids[:tokens])
+        return piece if text.startswith(piece) and self.count(piece) == tokens else None
+
+    def tail(self, text: str, tokens: int) -> str | None:
+        """The end of `text` that is exactly `tokens` tokens long; None when no cut there re-encodes so."""
+        characters = FIRST_GUESS * tokens
+        while len(ids := self._ids(text[-characters - 1 :])) <= tokens and characters < len(text):
+            characters *= 2
+        piece = self._decode(ids[-tokens:])
+        return piece if text.endswith(piece) and self.count(piece) == tokens else None
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return text
+
+
+@functools.cache
+def _tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name)
