@@ -8,14 +8,31 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from harness.errors import UsageError, unknown
 from harness.records.metrics import METRICS
 from harness.suite.document import Document
 from harness.suite.load import LoadedSuite
-from harness.suite.schema import Absolute, Difference, Exact, Gate, Limit, Points, Relative, Rule, Suite, fraction
+from harness.suite.schema import Absolute, Difference, Exact, Gate, Limit, Points, Relative, Rule, fraction
 from harness.suite.validate import convert
+from harness.suite.variant import AXES, Variant
+
+
+class Cell(Protocol):
+    """What a rule looks at: a `Record` or a `CellId`."""
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+
+    @property
+    def workload(self) -> dict[str, Any]:
+        """The concrete workload, with its `kind`."""
+
+    @property
+    def variant(self) -> Variant:
+        """The variant."""
 
 
 class Rules:
@@ -41,25 +58,24 @@ class Rules:
     @classmethod
     def of_stored(cls, suite: dict[str, Any], name: str) -> Rules:
         """The rules of the suite as a run stored it; `name` stands for the file in messages."""
-        data = {key: value for key, value in suite.items() if key != "name"}
-        stored = convert(Document(name, data, {}), Suite)
-        if stored.gate is None:
-            raise UsageError("was made by a suite without a `gate:` section; name one with --suite", name)
-        return cls(stored.gate, stored.tables, lambda index: f"{name}: gate.rules.{index}")
+        if not suite.get("gate"):
+            raise UsageError("its suite had no `gate:` section; name a suite file that has one with --suite", name)
+        gate = convert(Document(name, suite["gate"], {}), Gate)
+        return cls(gate, suite.get("tables", {}), lambda index: f"{name}: gate.rules.{index}")
 
-    def of(self, table: str, kind: str, metric: str) -> list[Rule]:
+    def of(self, cell: Cell, metric: str) -> list[Rule]:
         """The rules of one metric of one cell: several when it has, say, a relative and an absolute limit."""
         found = [
             (index, rule)
             for index, rule in enumerate(self.gate.rules)
-            if metric in names(rule.metrics) and _covers(rule.tables, table) and _covers(rule.kinds, kind)
+            if metric in names(rule.metrics) and covers(rule, cell)
         ]
         self._met |= {(index, metric) for index, _ in found}
         return [rule for _, rule in found]
 
-    def metrics(self, table: str, kind: str) -> list[str]:
-        """Every metric that some rule could judge in such a cell."""
-        covering = [rule for rule in self.gate.rules if _covers(rule.tables, table) and _covers(rule.kinds, kind)]
+    def metrics(self, cell: Cell) -> list[str]:
+        """Every metric that some rule could judge in such a cell, whether or not it will have it."""
+        covering = (rule for rule in self.gate.rules if covers(rule, cell))
         return list(dict.fromkeys(metric for rule in covering for metric in names(rule.metrics)))
 
     def unmet(self, seen: Iterable[str]) -> list[str]:
@@ -72,6 +88,12 @@ class Rules:
             for metric in names(rule.metrics)
             if (index, metric) not in self._met
         ]
+
+
+def covers(rule: Rule, cell: Cell) -> bool:
+    """Whether a cell is among those that a rule is narrowed to."""
+    given = {"tables": cell.table, "kinds": cell.workload["kind"], **dict(cell.variant.items())}
+    return all(given[key] in wanted for key, wanted in _narrowed(rule).items())
 
 
 def describe(rule: Rule, unit: str = "") -> str:
@@ -113,8 +135,10 @@ def names(given: str | Sequence[str] | None) -> list[str]:
     return [given] if isinstance(given, str) else list(given or ())
 
 
-def _covers(wanted: str | Sequence[str] | None, name: str) -> bool:
-    return wanted is None or name in names(wanted)
+def _narrowed(rule: Rule) -> dict[str, list[str]]:
+    """`tables`, `kinds` and axes that a rule is narrowed by, with the names that it takes."""
+    wanted = {"tables": rule.tables, "kinds": rule.kinds, **{axis: getattr(rule.only, axis) for axis in AXES}}
+    return {key: names(given) for key, given in wanted.items() if given is not None}
 
 
 def _nearest(metric: str, there: Sequence[str]) -> str:
@@ -165,16 +189,14 @@ def _check_overlaps(rules: Sequence[Rule], where: Callable[[int], str]) -> None:
             if type(rule) is type(other) and (metric := _meeting(rule, other)):
                 raise UsageError(
                     f"a second {limit_name(rule)} rule for {metric!r} in the same cells; the first is at "
-                    f"{where(earlier)}. Narrow them with tables or kinds",
+                    f"{where(earlier)}. Narrow them with tables, kinds or only",
                     where(later),
                 )
 
 
-def _meeting(one: Rule, other: Rule) -> str | None:
+def _meeting(rule: Rule, other: Rule) -> str | None:
     """A metric that both rules judge in some cell."""
-    shared = [metric for metric in names(one.metrics) if metric in names(other.metrics)]
-    overlap = all(
-        mine is None or theirs is None or set(names(mine)) & set(names(theirs))
-        for mine, theirs in ((one.tables, other.tables), (one.kinds, other.kinds))
-    )
+    shared = [metric for metric in names(rule.metrics) if metric in names(other.metrics)]
+    mine, theirs = _narrowed(rule), _narrowed(other)
+    overlap = all(set(mine[key]) & set(theirs[key]) for key in mine.keys() & theirs.keys())
     return shared[0] if shared and overlap else None

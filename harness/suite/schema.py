@@ -124,6 +124,18 @@ Unlike = Literal[
 """What two sides may differ in: machine and threads, weights, real tokens and texts, or the option on an axis."""
 
 
+class Options(Strict, frozen=True):
+    """Names of options by axis; a variant fits when it has one of the names on every axis that is given."""
+
+    engine: Names | None = None
+    form: Names | None = None
+    selector: Names | None = None
+    precision: Names | None = None
+    cache: Names | None = None
+    kernels: Names | None = None
+    decoding: Names | None = None
+
+
 class Limit(Strict, frozen=True, kw_only=True, tag_field="limit"):
     """What every rule says: which metrics it judges, and where. Names are exact; there are no patterns."""
 
@@ -132,6 +144,8 @@ class Limit(Strict, frozen=True, kw_only=True, tag_field="limit"):
     """Only in these tables; None means all."""
     kinds: Kind | list[Kind] | None = None
     """Only for workloads of these kinds; None means all."""
+    only: Options = Options()
+    """Only for variants with these options, such as `{precision: fp32}`."""
     across: Unlike | list[Unlike] = []
     """Differences that are the question, so that sides which differ in them are compared all the same."""
 

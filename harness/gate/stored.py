@@ -1,0 +1,102 @@
+"""Ratios between two stored runs. They were not taken in turn, so nothing cancels what the machine did in between.
+
+Identical code measured twice on a shared machine has differed by 7 to 9% within 40 minutes, and no number of samples
+inside a run shows that. So the interval from the runs' own turns is widened by the suite's `drift` on both sides:
+most answers are "inconclusive", and what is called a regression is one. `harness gate --against REF` measures both
+sides in turn and needs no such allowance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from harness.gate.questions import Question
+from harness.gate.rules import margins
+from harness.gate.turns import POWER, Turns, t_quantile, welch
+from harness.gate.verdict import Evidence, Finding, Interval, Verdict
+from harness.suite.schema import Gate, Relative, fraction
+
+UNPAIRED = "the two runs were not measured in turn, so {drift} of drift is allowed for; --against REF needs none"
+
+
+@dataclass(frozen=True)
+class StoredJudge:
+    """Judges relative limits by turns of two stored records."""
+
+    gate: Gate
+    accepted: Mapping[str, date]
+    """Cell -> the day on which its baseline was accepted; empty when the base is a run."""
+    today: date
+
+    def judge(self, question: Question, alpha: float) -> Finding:
+        """A verdict on one ratio; `alpha` bounds the chance of a false alarm where the drift stays below its limit."""
+        assert isinstance(question.rule, Relative)
+        old = self._too_old(question)
+        if old:
+            return question.finding(Verdict.INCOMPARABLE, timed=question.timed, reasons=[old])
+        drift = math.log1p(fraction(self.gate.drift)) if question.timed else 0.0
+        if any(value <= 0 for side in question.sides for value in side.samples):
+            return question.finding(Verdict.INCONCLUSIVE, timed=question.timed, reasons=["a sample is 0: no ratio"])
+        ratio = _Ratio.of(question, alpha, drift)
+        verdict = ratio.verdict(*margins(question.rule))
+        undecided = [UNPAIRED.format(drift=self.gate.drift)] if drift and verdict == Verdict.INCONCLUSIVE else []
+        return question.finding(
+            verdict,
+            scale="ratio",
+            estimate=math.exp(ratio.middle),
+            interval=Interval(math.exp(ratio.low), _exp(ratio.high), 1 - 2 * alpha),
+            evidence=Evidence(ratio.turns, "turns", 1, "processes", ratio.detectable),
+            timed=question.timed,
+            seconds=sum(record.context.get("seconds", 0.0) for record in (question.pair.base, question.pair.new)),
+            reasons=undecided,
+        )
+
+    def _too_old(self, question: Question) -> str | None:
+        day = self.accepted.get(question.pair.base.cell)
+        age = (self.today - day).days if day and question.timed else 0
+        limit = self.gate.baseline_days
+        return f"the baseline was accepted {age} days ago; times are good for {limit}" if age > limit else None
+
+
+@dataclass(frozen=True)
+class _Ratio:
+    """The logarithm of new over base, with its interval, and which direction is worse."""
+
+    middle: float
+    low: float
+    high: float
+    turns: int
+    detectable: float | None
+    lower_is_better: bool
+
+    @classmethod
+    def of(cls, question: Question, alpha: float, drift: float) -> _Ratio:
+        """From the turns of both records. A side with a single turn has an infinite interval."""
+        base, new = (Turns.of(record, question.metric) for record in (question.pair.base, question.pair.new))
+        error, degrees = welch(base, new)
+        middle = new.mean - base.mean
+        quantile = t_quantile(1 - alpha, degrees)
+        reach = (quantile * error if error else 0.0) + drift
+        needed = (quantile + t_quantile(POWER, degrees)) * error + drift if error else drift
+        detectable = math.expm1(needed) if needed < 5 else None
+        turns = min(len(base.logs), len(new.logs))
+        return cls(middle, middle - reach, middle + reach, turns, detectable, question.new.better == "lower")
+
+    def verdict(self, tolerate: float, catch: float) -> Verdict:
+        """Slower than tolerated for sure; faster for sure; not slow enough to matter for sure; or open."""
+        middle, low, high = (self.middle, self.low, self.high)
+        if not self.lower_is_better:
+            middle, low, high = -middle, -high, -low
+        between = (math.log1p(tolerate) + math.log1p(catch)) / 2
+        if low > math.log1p(tolerate) and middle > between:
+            return Verdict.REGRESSION
+        if high < -math.log1p(tolerate) and middle < -between:
+            return Verdict.IMPROVEMENT
+        return Verdict.PASS if high < math.log1p(catch) else Verdict.INCONCLUSIVE
+
+
+def _exp(log_ratio: float) -> float:
+    return math.exp(log_ratio) if log_ratio < 700 else math.inf
