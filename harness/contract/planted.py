@@ -12,8 +12,9 @@ class Planted(msgspec.Struct, frozen=True, omit_defaults=True):
     """Share of a call's own time that it works longer, such as 0.05: real products, calibrated once per shape."""
     share: float = 1.0
     """Share of the calls that work longer, drawn at random; below 1 the slow-down is bimodal."""
-    products: int | None = None
-    """Extra products a call instead of a calibrated number: exact from worker to worker."""
+    products: dict[str, int] | None = None
+    """Call, such as `prefill 1x256` or `decode 1` -> extra products, instead of calibrated ones: the same in every
+    worker. Calls that are not named work no longer."""
     memory_bytes: int = 0
     """Bytes held, and touched, beside every state."""
     wrong: float = 0.0

@@ -18,7 +18,7 @@ import torch
 from harness.contract.planted import Planted
 from harness.contract.runner import Runner, State
 
-SIDE = 64
+SIDE = 32
 """Rows and columns of the extra products: a few microseconds each, far less than one percent of most calls."""
 
 ROUNDS = 9
@@ -37,8 +37,8 @@ class PlantedRunner(Runner):
         self.device = runner.device
         self.draw = random.Random(seed)
         self.operands = [torch.full((SIDE, SIDE), 1 / SIDE, device=runner.device) for _ in range(3)]
-        self.products: dict[tuple[Any, ...], int] = {}
-        """Kind and shape of a call -> extra products that it is worth."""
+        self.products = dict(planted.products or {})
+        """Call -> extra products that it is worth."""
         self._held: weakref.WeakKeyDictionary[State, torch.Tensor] = weakref.WeakKeyDictionary()
 
     def new_state(self, batch: int, max_len: int) -> State:
@@ -50,12 +50,14 @@ class PlantedRunner(Runner):
 
     def prefill(self, tokens_BT: torch.Tensor, state: State, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         """See `Runner.prefill`."""
-        key = ("prefill", *tokens_BT.shape)
-        return self._longer(key, state, lambda: self.runner.prefill(tokens_BT, state, lengths_B))
+        batch, length = tokens_BT.shape
+        return self._longer(
+            f"prefill {batch}x{length}", state, lambda: self.runner.prefill(tokens_BT, state, lengths_B)
+        )
 
     def decode(self, tokens_B: torch.Tensor, state: State) -> torch.Tensor:
         """See `Runner.decode`."""
-        return self._longer(("decode", *tokens_B.shape), state, lambda: self.runner.decode(tokens_B, state))
+        return self._longer(f"decode {len(tokens_B)}", state, lambda: self.runner.decode(tokens_B, state))
 
     def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         """See `Runner.logits`."""
@@ -86,17 +88,17 @@ class PlantedRunner(Runner):
 
     # --- working longer -----------------------------------------------------------------------------------
 
-    def _longer(self, key: tuple[Any, ...], state: State, call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def _longer(self, key: str, state: State, call: Callable[[], torch.Tensor]) -> torch.Tensor:
         count = self._worth(key, state, call)
         result = call()
         if count and self.draw.random() < self.planted.share:
             self._multiply(count)
         return result
 
-    def _worth(self, key: tuple[Any, ...], state: State, call: Callable[[], torch.Tensor]) -> int:
+    def _worth(self, key: str, state: State, call: Callable[[], torch.Tensor]) -> int:
         """How many products such a call is worth: given, or measured the first time that it is seen."""
         if self.planted.products is not None or not self.planted.slower:
-            return self.planted.products or 0
+            return self.products.get(key, 0)
         if key not in self.products:
             self.products[key] = self._calibrate(state, call)
         return self.products[key]
