@@ -19,6 +19,10 @@ from harness.gate.turns import POWER, Turns, t_quantile, welch
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.suite.schema import Gate, Relative, fraction
 
+MISS = 0.05
+"""Chance of passing a slow-down of just `catch`, where the drift stays below its limit."""
+BEYOND_USE = 5.0
+"""Logarithm of a ratio from which on "could have been shown" says nothing."""
 UNPAIRED = "the two runs were not measured in turn, so {drift} of drift is allowed for; --against REF needs none"
 
 
@@ -43,11 +47,12 @@ class StoredJudge:
         ratio = _Ratio.of(question, alpha, drift)
         verdict = ratio.verdict(*margins(question.rule))
         undecided = [UNPAIRED.format(drift=self.gate.drift)] if drift and verdict == Verdict.INCONCLUSIVE else []
+        low, high = ratio.interval()
         return question.finding(
             verdict,
             scale="ratio",
             estimate=math.exp(ratio.middle),
-            interval=Interval(math.exp(ratio.low), _exp(ratio.high), 1 - 2 * alpha),
+            interval=Interval(low, high, 1 - 2 * MISS),
             evidence=Evidence(ratio.turns, "turns", 1, "processes", ratio.detectable),
             timed=question.timed,
             seconds=sum(record.context.get("seconds", 0.0) for record in (question.pair.base, question.pair.new)),
@@ -63,11 +68,13 @@ class StoredJudge:
 
 @dataclass(frozen=True)
 class _Ratio:
-    """The logarithm of new over base, with its interval, and which direction is worse."""
+    """The logarithm of new over base, how far the truth may be from it, and which direction is worse."""
 
     middle: float
-    low: float
-    high: float
+    sure: float
+    """Reach of the bound that calls a regression or an improvement."""
+    likely: float
+    """Reach of the bound that passes."""
     turns: int
     detectable: float | None
     lower_is_better: bool
@@ -77,25 +84,34 @@ class _Ratio:
         """From the turns of both records. A side with a single turn has an infinite interval."""
         base, new = (Turns.of(record, question.metric) for record in (question.pair.base, question.pair.new))
         error, degrees = welch(base, new)
-        middle = new.mean - base.mean
-        quantile = t_quantile(1 - alpha, degrees)
-        reach = (quantile * error if error else 0.0) + drift
-        needed = (quantile + t_quantile(POWER, degrees)) * error + drift if error else drift
-        detectable = math.expm1(needed) if needed < 5 else None
-        turns = min(len(base.logs), len(new.logs))
-        return cls(middle, middle - reach, middle + reach, turns, detectable, question.new.better == "lower")
+        sure, likely = (_reach(1 - level, degrees, error) + drift for level in (alpha, MISS))
+        needed = sure + _reach(POWER, degrees, error)
+        return cls(
+            middle=new.mean - base.mean,
+            sure=sure,
+            likely=likely,
+            turns=min(len(base.logs), len(new.logs)),
+            detectable=math.expm1(needed) if needed < BEYOND_USE else None,
+            lower_is_better=question.new.better == "lower",
+        )
+
+    def interval(self) -> tuple[float, float]:
+        """The ratio's interval that `pass` goes by."""
+        return math.exp(self.middle - self.likely), _exp(self.middle + self.likely)
 
     def verdict(self, tolerate: float, catch: float) -> Verdict:
-        """Slower than tolerated for sure; faster for sure; not slow enough to matter for sure; or open."""
-        middle, low, high = (self.middle, self.low, self.high)
-        if not self.lower_is_better:
-            middle, low, high = -middle, -high, -low
+        """Surely slower than tolerated; surely faster; likely not slow enough to matter; or open."""
+        slower = self.middle if self.lower_is_better else -self.middle
         between = (math.log1p(tolerate) + math.log1p(catch)) / 2
-        if low > math.log1p(tolerate) and middle > between:
+        if slower - self.sure > math.log1p(tolerate) and slower > between:
             return Verdict.REGRESSION
-        if high < -math.log1p(tolerate) and middle < -between:
+        if slower + self.sure < -math.log1p(tolerate) and slower < -between:
             return Verdict.IMPROVEMENT
-        return Verdict.PASS if high < math.log1p(catch) else Verdict.INCONCLUSIVE
+        return Verdict.PASS if slower + self.likely < math.log1p(catch) else Verdict.INCONCLUSIVE
+
+
+def _reach(level: float, degrees: float, error: float) -> float:
+    return t_quantile(level, degrees) * error if error else 0.0
 
 
 def _exp(log_ratio: float) -> float:

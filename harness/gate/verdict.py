@@ -6,6 +6,7 @@ two code versions measured side by side) fills the same structs, and every outpu
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
@@ -39,10 +40,15 @@ class Verdict(StrEnum):
 class Interval(msgspec.Struct, frozen=True):
     """Where the true ratio or difference lies, at `confidence` (two-sided)."""
 
-    low: float
-    high: float
-    """May be infinite in memory; JSON writes null then."""
+    low: float | None
+    """None, or infinite, where nothing bounds it; JSON writes null for both."""
+    high: float | None
     confidence: float
+
+    @property
+    def bounded(self) -> bool:
+        """Whether both ends are numbers."""
+        return all(end is not None and math.isfinite(end) for end in (self.low, self.high))
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -144,6 +150,7 @@ class Side(msgspec.Struct, frozen=True, omit_defaults=True):
     """Checkpoint name -> content hash."""
 
 
+Outcome = Literal["broken", "regression", "unfit", "inconclusive", "pass"]
 Policy = Literal["pass", "fail"]
 """What CI makes of an inconclusive gate: `--inconclusive pass|fail`."""
 
@@ -186,25 +193,28 @@ class GateReport(msgspec.Struct, frozen=True, omit_defaults=True):
         ]
 
     @property
-    def undecided(self) -> bool:
-        """Whether any question has no answer."""
-        return self.unfit or bool(self.counted[Verdict.INCONCLUSIVE] or self.counted[Verdict.INCOMPARABLE])
-
-    @property
     def counted(self) -> Counter[Verdict]:
         """How many findings have each verdict."""
         return Counter(finding.verdict for finding in self.findings)
 
     @property
-    def exit_code(self) -> int:
-        """0 pass; 1 regression; 2 broken, which outranks the others; 3 inconclusive or unfit, which hides neither."""
+    def outcome(self) -> Outcome:
+        """What all findings come to; what is broken outranks a regression, which outranks what is open."""
         if self.broken:
-            return EXIT_USAGE
+            return "broken"
         if self.regressions:
-            return EXIT_FAILED
-        if self.undecided:
-            return {None: EXIT_INCONCLUSIVE, "pass": EXIT_OK, "fail": EXIT_FAILED}[self.inconclusive]
-        return EXIT_OK
+            return "regression"
+        if self.unfit:
+            return "unfit"
+        open_questions = self.counted[Verdict.INCONCLUSIVE] + self.counted[Verdict.INCOMPARABLE]
+        return "inconclusive" if open_questions else "pass"
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass; 1 regression; 2 broken; 3 inconclusive or unfit, unless a policy says what to make of that."""
+        undecided = {None: EXIT_INCONCLUSIVE, "pass": EXIT_OK, "fail": EXIT_FAILED}[self.inconclusive]
+        codes = {"broken": EXIT_USAGE, "regression": EXIT_FAILED, "pass": EXIT_OK}
+        return codes.get(self.outcome, undecided)
 
     def of(self, *verdicts: Verdict) -> list[Finding]:
         """The findings with one of these verdicts, in order."""
