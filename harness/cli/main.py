@@ -1,6 +1,7 @@
 """The `harness` command: one module per subcommand, imported before anything slow, so that --help answers at once.
 
-Exit codes: 0 everything passed or cannot run here, 1 a cell failed, 2 bad input, 130 interrupted.
+Exit codes: 0 everything passed or cannot run here, 1 a cell failed or a gate found a regression, 2 bad input or a
+broken gate, 3 a gate that could not decide, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from harness.cli import check, doctor, plan, report, run, train
+from harness.cli import accept, check, compare, doctor, gate, plan, report, run, train
 from harness.cli import list as list_command
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
@@ -21,6 +22,7 @@ EPILOG = """examples:
   harness run suites/longctx.yaml --checkpoint ~/model   the same questions asked of your own model
   harness plan suites/peers.yaml --only engine=native    which cells would run, and how long
   harness list                                           every option of every axis
+  harness gate suites/quickstart.yaml --against HEAD~1   fail when a change made something slower or wrong
   harness report results/quickstart-20260101T000000Z     the tables of a stored run again
 
 `harness COMMAND --help` says more about one command."""
@@ -60,7 +62,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, plan, list_command, doctor, report, check, train):
+    for module in (run, gate, compare, accept, plan, list_command, doctor, report, check, train):
         module.add_parser(commands)
     return parser
 

@@ -158,17 +158,25 @@ def _describe(node: Any) -> str:
         return f"a mapping with the keys {', '.join(field.encode_name for field in node.fields)}"
     if name == "DictType":
         return f"a mapping of {'at least one name' if node.min_length else 'names'} to {_describe(node.value_type)}"
-    words = {"IntType": "a whole number", "FloatType": "a number", "StrType": "text", "BoolType": "true or false"}
+    words = {
+        "IntType": "a whole number",
+        "FloatType": "a number",
+        "StrType": "text",
+        "BoolType": "true or false",
+        "DateType": "a day such as '2027-03-01'",
+    }
     return words.get(name, name) + _bounds(node)
 
 
 def _bounds(node: Any) -> str:
     words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
     given = [(word, getattr(node, bound, None)) for bound, word in words.items()]
-    pattern = getattr(node, "pattern", None)
-    return "".join(f" {word} {limit:g}" for word, limit in given if limit is not None) + (
-        f" that matches {pattern}" if pattern else ""
-    )
+    texts = [f" {word} {limit:g}" for word, limit in given if limit is not None]
+    if getattr(node, "pattern", None):
+        texts.append(f" that matches {node.pattern}")
+    if getattr(node, "min_length", None):
+        texts.append(" that is not empty")
+    return "".join(texts)
 
 
 def _hint(value: Any, node: Any) -> str:

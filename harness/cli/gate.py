@@ -1,0 +1,78 @@
+"""`harness gate SUITE`: fail a build when a change makes something wrong, less accurate, slower or larger."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import flags, gating
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.gate.verdict import GateReport
+
+EXAMPLES = """  harness gate suites/quickstart.yaml --against origin/main     both versions measured in turn, here and now
+  harness gate suites/quickstart.yaml --run NEW                 a stored run against the accepted baseline
+  harness gate suites/quickstart.yaml --run NEW --base OLD      two stored runs
+
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = flags.subcommand(commands, "gate", "fail when a change breaks a suite's rules",
+                              EXAMPLES + gating.EXIT_CODES)  # fmt: skip
+    flags.add_suite_flags(parser)
+    ways = parser.add_argument_group("what is compared (one of these)")
+    ways.add_argument("--against", metavar="REF", help="measure the working tree and this git ref in turn, now")
+    ways.add_argument("--run", metavar="RUN", type=Path, help="judge a stored run by the accepted baseline")
+    ways.add_argument("--base", metavar="RUN", type=Path, help="with --run: judge it by this stored run")
+    ways.add_argument(
+        "--baselines", metavar="DIR", type=Path, default=Path("results/baselines"),
+        help="folder of accepted baselines (default: results/baselines)",
+    )  # fmt: skip
+    gating.add_report_flags(parser)
+    parser.set_defaults(main=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    if bool(args.against) == bool(args.run) or (args.base and not args.run):
+        raise UsageError(
+            "say what to compare: --against REF measures this working tree and a git ref now; --run RUN judges a "
+            "stored run by the accepted baseline, and --run RUN --base RUN by another run"
+        )
+    report = _stored(args) if args.run else _live(args)
+    return gating.finish(report, args, args.suite)
+
+
+def _stored(args: argparse.Namespace) -> GateReport:
+    from msgspec.structs import replace
+
+    from harness.gate.baseline import find
+    from harness.gate.compare import compare
+
+    rules, new = gating.rules_from(args.suite, args.run), gating.open_side(args.run)
+    name = _suite_of(args)
+    if args.base:
+        return compare(gating.open_side(args.base), new, rules, name, "runs")
+    baseline = find(args.baselines, name, new.side)
+    report = compare(baseline.measured(), new, rules, name, "baseline")
+    return replace(report, notes=[*report.notes, *gating.baseline_notes(baseline, rules)])
+
+
+def _suite_of(args: argparse.Namespace) -> str:
+    """The suite's name, which has to be the run's. Raises UsageError for a run of another suite."""
+    from harness.records.store import RunFolder
+
+    name = RunFolder.open(args.run).header.name
+    if name != args.suite.stem:
+        raise UsageError(f"is a run of the suite {name!r}, not of {args.suite.stem!r}", f"--run {args.run}")
+    return name
+
+
+def _live(args: argparse.Namespace) -> GateReport:
+    from harness.gate.live import gate_against
+
+    return gate_against(args)
