@@ -12,7 +12,7 @@ from harness.errors import UsageError
 if TYPE_CHECKING:
     from harness.gate.verdict import GateReport
 
-EXAMPLES = """  harness gate suites/quickstart.yaml --against origin/main     both versions measured in turn, here and now
+EXAMPLES = """  harness gate suites/quickstart.yaml --against origin/main     both versions measured in turn, now
   harness gate suites/quickstart.yaml --run NEW                 a stored run against the accepted baseline
   harness gate suites/quickstart.yaml --run NEW --base OLD      two stored runs
 

@@ -1,6 +1,6 @@
 """JSON schemas of what goes in and what comes out, generated from the structs that are really used.
 
-`python -m harness.records.json_schemas` writes them to results/schema/; a test keeps the committed files current.
+`python -m harness.json_schemas` writes them to results/schema/; a test keeps the committed files current.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from pathlib import Path
 
 import msgspec
 
+from harness.gate.baseline import Acceptance
+from harness.gate.output.document import GateDocument
+from harness.gate.waivers import WaiverFile
 from harness.records.document import ResultDocument
 from harness.suite.schema import Suite
 
 TITLES = {
     "suite.json": ("A suite file of harness", Suite),
     "results.json": ("The result document of `harness run --json`", ResultDocument),
+    "gate.json": ("The report of `harness gate --json` and `harness compare --json`", GateDocument),
+    "waivers.json": ("A file of waivers", WaiverFile),
+    "acceptance.json": ("A line of a baseline's acceptances.jsonl", Acceptance),
 }
 
 
