@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.errors import UsageError
 
 FIRST_GUESS = 4
 """Characters of text encoded per token that is wanted; doubled until it is enough."""
+
+CUTS = 3
+"""Tries to cut a text before giving up."""
 
 
 class Encoder:
@@ -39,16 +42,27 @@ class Encoder:
         characters = FIRST_GUESS * tokens
         while len(ids := self._ids(text[: characters + 1])) <= tokens and characters < len(text):
             characters *= 2
-        piece = self._decode(ids[:tokens])
-        return piece if text.startswith(piece) and self.count(piece) == tokens else None
+        piece = self._exact(tokens, lambda count: self._decode(ids[:count]))
+        return piece if piece is not None and text.startswith(piece) else None
 
     def tail(self, text: str, tokens: int) -> str | None:
         """The end of `text` that is exactly `tokens` tokens long; None when no cut there re-encodes so."""
         characters = FIRST_GUESS * tokens
         while len(ids := self._ids(text[-characters - 1 :])) <= tokens and characters < len(text):
             characters *= 2
-        piece = self._decode(ids[-tokens:])
-        return piece if text.endswith(piece) and self.count(piece) == tokens else None
+        piece = self._exact(tokens, lambda count: self._decode(ids[-count:]))
+        return piece if piece is not None and text.endswith(piece) else None
+
+    def _exact(self, tokens: int, cut: Callable[[int], str]) -> str | None:
+        """The piece that is `tokens` tokens long encoded alone, where it can have more or fewer than it was cut to."""
+        wanted = tokens
+        for _ in range(CUTS):
+            piece = cut(wanted)
+            over = self.count(piece) - tokens
+            if over == 0:
+                return piece
+            wanted -= over
+        return None
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)

@@ -28,7 +28,7 @@ class Haystack:
     @functools.cache
     def of(cls, tokenizer: str) -> Haystack:
         """The whole held-out text in the tokens of a checkpoint directory or hub name."""
-        lines = [f"{line}\n" for line in split("held_out").text.split("\n")]
+        lines = [f"{line}\n" for line in split("held_out").text.split("\n")[:-1]]
         return cls(lines, [0, *accumulate(Encoder.of(tokenizer).counts(lines))])
 
     @property
