@@ -10,6 +10,7 @@ no verdict rests on fewer than `Design.processes` of them, nor on processes that
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -125,6 +126,15 @@ def decide(log_ratios: Sequence[Floats], design: Design, final: bool = False) ->
     return look.decision() or (look.late(log_ratios) if last else None)
 
 
+def turn_value(samples: Sequence[float]) -> float:
+    """One number for the samples of a turn: their mean without the lowest and the highest fifth.
+
+    Symmetric, so that a slow-down of every other call counts by its mean; a minimum would not see it.
+    """
+    cut = len(samples) // 5
+    return statistics.fmean(sorted(samples)[cut : len(samples) - cut])
+
+
 def effect(log_ratios: Sequence[Floats], confidence: float = 0.95) -> Effect:
     """Median ratio, and a t interval over the processes' medians, weighted by their pairs (a ratio estimator).
 
@@ -209,7 +219,6 @@ class _Look:
         self.design = design
         self.x = np.concatenate(processes)
         self.median = float(np.median(self.x))
-        self.spread = _Spread.of(processes)
 
     def decision(self) -> Decision | None:
         """A verdict when the signs prove it and the processes agree."""
@@ -237,20 +246,20 @@ class _Look:
         heads, pairs = int((distances > 0).sum()), len(distances)
         if heads < boundary(self.design.looks, level)[self.number] or not self._agree(distances):
             return None
-        reason = f"{what}: {heads} of {pairs} pairs over {self.spread.processes} processes"
+        reason = f"{what}: {heads} of {pairs} pairs over {len(self.processes)} processes"
         return Decision(verdict, effect(self.processes), sign_p(heads, pairs), reason)
 
     def _agree(self, distances: np.ndarray) -> bool:
         """Whether the processes' medians are above zero by a t-test: a verdict must not hang on one of them."""
-        count = self.spread.processes
+        count = len(self.processes)
         if count < self.design.processes:
             return False
         sizes = np.cumsum([len(process) for process in self.processes])[:-1]
-        mean = _Spread.of(np.split(distances, sizes)).mean
-        return mean > self.spread.error * _t_quantile(1 - self.design.disagreement, count - 1)
+        spread = _Spread.of(np.split(distances, sizes))
+        return spread.mean > spread.error * _t_quantile(1 - self.design.disagreement, count - 1)
 
     def _open_question(self) -> str:
-        count = self.spread.processes
+        count = len(self.processes)
         if count < self.design.processes:
             return f"{count} processes a side; a verdict needs {self.design.processes}"
         return f"neither slower nor fast enough is proven after {len(self.x)} pairs over {count} processes"

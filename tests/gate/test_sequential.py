@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.gate.sequential import Decision, Design, Margins, boundary, decide, effect, holm, sign_p
+from harness.gate.sequential import Decision, Design, Margins, boundary, decide, effect, holm, sign_p, turn_value
 
 PER_PROCESS = 5
 
@@ -204,6 +204,13 @@ def test_a_verdict_says_what_it_rests_on() -> None:
     assert decision.effect.ratio == pytest.approx(math.exp(0.07))
     assert decision.p == pytest.approx(2.0**-32)
     assert decision.reason == "slower than 1%: 32 of 32 pairs over 4 processes"
+
+
+def test_a_turn_counts_by_its_mean_without_the_extremes() -> None:
+    assert turn_value([2.0]) == 2.0
+    assert turn_value([2.0, 4.0]) == 3.0
+    assert turn_value([90.0, 2.0, 3.0, 4.0, 0.1]) == 3.0
+    assert turn_value([1.0, 1.1] * 10) == pytest.approx(1.05), "half of the calls slower by a tenth"
 
 
 def test_one_process_has_no_interval() -> None:
