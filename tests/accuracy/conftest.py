@@ -10,8 +10,8 @@ import torch
 
 from harness.contract.config import ModelConfig
 from harness.contract.runner import Decoding, Runner, State
-from harness.train.tokenizer import BOS_ID, EOS_ID, VOCAB_SIZE, write_tokenizer
 from tests.support.checkpoints import save_checkpoint
+from tests.support.tokenizers import BOS_ID, EOS_ID, VOCAB_SIZE, byte_tokenizer
 
 MAX_LENGTH = 640
 
@@ -73,8 +73,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=EOS_ID,
         max_position_embeddings=MAX_LENGTH,
     )
-    write_tokenizer(directory, MAX_LENGTH)
-    return directory
+    return byte_tokenizer(directory, MAX_LENGTH)
 
 
 @pytest.fixture(scope="session")

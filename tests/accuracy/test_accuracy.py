@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from harness import corpus
 from harness.errors import UsageError
+from harness.measure.accuracy_catalog import find_task
 from harness.measure.measurement import Bench, Outcome, open_measurement
 from harness.records.record import Status
+from harness.retrieval import VALUE
 from harness.suite.cell import CellId
 from harness.suite.schema import Accuracy
 from harness.suite.variant import Variant
@@ -75,6 +79,78 @@ def test_documents_can_be_paired_between_variants(runner: TransformersRunner, ch
         (doc["doc_id"], doc["doc_hash"], doc["target"]) for doc in other
     ]
     assert len({doc["doc_hash"] for doc in one}) == 4
+
+
+@pytest.mark.parametrize("task", ["needle", "needles", "tracking"])
+def test_generated_answers_are_kept_with_their_targets(
+    task: str, runner: TransformersRunner, checkpoint: Path, tmp_path: Path
+) -> None:
+    outcome = measure(runner, checkpoint, tmp_path, Accuracy(task, 512, limit=4))
+    assert outcome.documents is not None
+    metric = outcome.metrics["exact_match"]
+    assert (metric.unit, metric.better, len(metric.samples)) == ("fraction", "higher", 4)
+    assert outcome.context["tokens"] == {"min": 512, "median": 512, "max": 512}
+    assert outcome.context["clusters"] == 4
+    for document, hit in zip(outcome.documents, metric.samples, strict=True):
+        assert VALUE.fullmatch(document["target"])
+        assert document["answer"] == ["[invalid]", *re.findall(r"(?<!\d)\d{4}(?!\d)", document["generated"])][-1]
+        assert hit == (document["answer"] == document["target"]) == document["scores"]["exact_match"]
+        assert 0 <= document["depth"] < 1
+        assert isinstance(document["cluster"], int)
+
+
+class OracleRunner(TransformersRunner):
+    """Knows the answers of some documents by heart: writes what it was given, then a newline."""
+
+    def __init__(self, directory: Path, answers: dict[str, str]) -> None:
+        super().__init__(directory)
+        self.answers = answers
+
+    def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
+        text = bytes(tokens_BT[0].tolist()).decode()
+        prompt = next(prompt for prompt in self.answers if text.startswith(prompt))
+        said = text.removeprefix(prompt)
+        following = (self.answers[prompt] + "\n")[len(said)]
+        logits_BTV = torch.zeros(1, len(tokens_BT[0]), self.config.vocab_size)
+        logits_BTV[0, -1, ord(following)] = 1.0
+        return logits_BTV
+
+
+def test_the_last_number_of_a_generated_answer_counts(checkpoint: Path, tmp_path: Path) -> None:
+    documents = find_task("tracking_512", str(checkpoint)).tasks["tracking_512"].test_docs().to_list()[:4]
+    right, names, wrong, none = documents
+    said = {
+        right["prompt"]: right["answer"],
+        names["prompt"]: f" some 1111 {names['value']}",
+        wrong["prompt"]: f" {wrong['value']} 12345 1111",
+        none["prompt"]: " no number",
+    }
+    outcome = measure(OracleRunner(checkpoint, said), checkpoint, tmp_path, Accuracy("tracking", 512, limit=4))
+    assert outcome.documents is not None
+    assert outcome.metrics["exact_match"].samples == [1, 1, 0, 0]
+    assert [document["answer"] for document in outcome.documents] == [
+        right["value"],
+        names["value"],
+        "1111",
+        "[invalid]",
+    ]
+    assert [document["generated"] for document in outcome.documents] == list(said.values())
+
+
+def test_recall_is_scored_by_likelihood(runner: TransformersRunner, checkpoint: Path, tmp_path: Path) -> None:
+    outcome = measure(runner, checkpoint, tmp_path, Accuracy("recall", 512, limit=4))
+    assert outcome.documents is not None
+    for document, hit in zip(outcome.documents, outcome.metrics["acc"].samples, strict=True):
+        assert hit == (document["answer"] == document["target"])
+        assert len(document["log_likelihoods"]) == 4
+    assert outcome.context["tokens"]["min"] == 512
+
+
+def test_a_prompt_that_would_be_cut_for_its_answer_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    runner = TransformersRunner(checkpoint)
+    runner.config = msgspec.structs.replace(runner.config, max_position_embeddings=519)
+    with pytest.raises(UsageError, match=r"needs 512 tokens and 8 new ones; .* max_position_embeddings is 519"):
+        measure(runner, checkpoint, tmp_path, Accuracy("needle", 512))
 
 
 class NanRunner(TransformersRunner):

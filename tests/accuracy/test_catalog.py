@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 from huggingface_hub import constants
 
+from harness import corpus
 from harness.errors import UsageError
+from harness.measure import accuracy_tasks, haystack, retrieval_tasks
 from harness.measure.accuracy_catalog import find_task, require_hub, tasks_folder
 
+RETRIEVAL = ("needle", "needles", "tracking", "recall")
+DOCUMENTS = 3
 OWN_TASK = """
 task: colours
 dataset_path: json
@@ -34,18 +42,56 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-@pytest.mark.parametrize("path", sorted(tasks_folder().glob("[!_]*.yaml")), ids=lambda path: path.stem)
-def test_every_own_task_loads_and_keeps_its_promise(path: Path, checkpoint: Path, tokenizer: Any) -> None:
+def own_files() -> list[Path]:
+    return sorted(tasks_folder().glob("[!_]*.yaml"))
+
+
+@pytest.mark.parametrize("path", own_files(), ids=lambda path: path.stem)
+def test_every_own_task_is_named_after_its_length(path: Path) -> None:
+    config = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+    assert set(config) == {"include", "task", "metadata"}
+    assert config["task"] == path.stem == f"{path.stem.rpartition('_')[0]}_{config['metadata']['length']}"
+    assert (path.parent / config["include"]).is_file()
+
+
+@pytest.mark.parametrize("path", own_files(), ids=lambda path: path.stem)
+def test_every_own_task_loads_and_keeps_its_promise(
+    path: Path, checkpoint: Path, tokenizer: Any, few_documents: None
+) -> None:
     task = find_task(path.stem, str(checkpoint))
     assert task.own
-    assert path.stem == f"{path.stem.rpartition('_')[0]}_{task.length}"
+    assert path.stem.endswith(f"_{task.length}")
     documents = task.tasks[path.stem].test_docs()
-    assert len(documents) == 256
+    assert len(documents) == DOCUMENTS
     for document in documents:
-        texts = (
-            [document["text"]] if "text" in document else [document["context"] + text for text in document["choices"]]
-        )
-        assert {len(tokenizer.encode(text)) for text in texts} == {task.length}
+        start = document.get("prompt", document.get("context", ""))
+        ends = document.get("choices") or [document.get("text", "")]
+        assert {len(tokenizer.encode(start + end)) for end in ends} == {task.length}
+
+
+@pytest.fixture
+def few_documents(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every maker of documents makes `DOCUMENTS`, from less text: what is looked at is that the files fit them."""
+    for module, names in ((accuracy_tasks, ("bits_per_byte", "continuation")), (retrieval_tasks, RETRIEVAL)):
+        for name in names:
+            made = functools.partial(_make, getattr(module, name))
+            monkeypatch.setattr(module, name, made)
+    held_out = corpus.split("held_out")
+    monkeypatch.setattr(haystack, "split", lambda _: msgspec.structs.replace(held_out, text=held_out.text[:100_000]))
+    yield
+    haystack.Haystack.of.cache_clear()
+
+
+def _make(maker: Any, **given: Any) -> Any:
+    return maker(**given | {"documents": DOCUMENTS})
+
+
+def test_own_tasks_have_enough_documents(checkpoint: Path) -> None:
+    sizes = {
+        name: len(find_task(name, str(checkpoint)).tasks[name].test_docs())
+        for name in ("needle_512", "continuation_512")
+    }
+    assert sizes == {"needle_512": 500, "continuation_512": 256}
 
 
 def test_continuation_documents_are_fair(checkpoint: Path) -> None:
