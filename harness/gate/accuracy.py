@@ -1,6 +1,6 @@
 """Scores of documents, judged on the same documents: never by two independent errors, never "pass" for want of proof.
 
-`pass` says that a loss of `catch` has been ruled out; `regression` that a loss is proven and nearer to `catch` than to
+`pass` says that a loss of `catch` has been ruled out; `regression` that a loss is proven, and nearer to `catch` than to
 `tolerate`. The log-loss of the right answer moves long before an answer flips, so it stands beside every verdict as a
 second witness.
 """
@@ -60,14 +60,14 @@ def estimate(losses: Losses, alpha: float) -> Loss:
 
 
 def decide(loss: Loss, tolerate: float, catch: float, alpha: float) -> Verdict:
-    """The verdict. A proven loss that is surely below `catch` passes: it has been looked at and is small enough."""
+    """The verdict. None is called worse below the middle of the margins, and none passes above it."""
     middle = (tolerate + catch) / 2
+    if loss.estimate > middle:
+        proven = loss.p_worse <= alpha and (not tolerate or loss.low > tolerate)
+        return Verdict.REGRESSION if proven else Verdict.INCONCLUSIVE
     if loss.p_better <= alpha and -loss.estimate > middle:
         return Verdict.IMPROVEMENT
-    if loss.high < catch:
-        return Verdict.PASS
-    proven = loss.p_worse <= alpha and (not tolerate or loss.low > tolerate)
-    return Verdict.REGRESSION if proven and loss.estimate > middle else Verdict.INCONCLUSIVE
+    return Verdict.PASS if loss.high < catch else Verdict.INCONCLUSIVE
 
 
 def _finding(question: Question, verdict: Verdict, losses: Losses, loss: Loss, reasons: list[str]) -> Finding:

@@ -107,7 +107,8 @@ class _Ratio:
             return Verdict.REGRESSION
         if slower + self.sure < -math.log1p(tolerate) and slower < -between:
             return Verdict.IMPROVEMENT
-        return Verdict.PASS if slower + self.likely < math.log1p(catch) else Verdict.INCONCLUSIVE
+        passes = slower <= between and slower + self.likely < math.log1p(catch)
+        return Verdict.PASS if passes else Verdict.INCONCLUSIVE
 
 
 def _reach(level: float, degrees: float, error: float) -> float:

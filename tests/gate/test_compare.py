@@ -1,0 +1,197 @@
+"""Two stored sides: what is joined, what is refused, what is a failure of the gate itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from harness.gate.verdict import STATUS, Verdict
+from harness.records.metrics import withheld
+from harness.records.record import Record, Status
+from tests.gate.sides import DSA, MHA, MQA, finding, judged, record, rules, run
+
+EXACT = {"metrics": "cache_bytes", "limit": "exact"}
+ABSOLUTE = {"metrics": "kl", "limit": "absolute", "at_most": 0.1}
+
+
+def cell(value: float = 100.0, metric: str = "cache_bytes", variant: Any = MHA, **more: Any) -> Record:
+    return record("prefill", variant, {metric: [value]}, length=512, **more)
+
+
+def test_exact_quantities_pass_only_when_equal(tmp_path: Path) -> None:
+    base = run(tmp_path, [cell(), cell(variant=MQA), cell(variant=DSA)])
+    new = run(tmp_path, [cell(), cell(101.0, variant=MQA), cell(99.0, variant=DSA)])
+    report = judged(base, new, rules(EXACT))
+    assert [finding(report, "cache_bytes", variant).verdict.value for variant in (MHA, MQA, DSA)] == [
+        "pass", "regression", "improvement",
+    ]  # fmt: skip
+    assert report.exit_code == 1
+
+
+@pytest.mark.parametrize(("new", "verdict"), [(0.05, Verdict.PASS), (0.1, Verdict.PASS), (0.2, Verdict.REGRESSION)])
+def test_absolute_limits_judge_the_new_value(tmp_path: Path, new: float, verdict: Verdict) -> None:
+    report = judged(run(tmp_path, [cell(0.05, "kl")]), run(tmp_path, [cell(new, "kl")]), rules(ABSOLUTE))
+    assert finding(report, "kl").verdict == verdict
+
+
+def test_a_limit_that_the_base_broke_too_is_still_broken(tmp_path: Path) -> None:
+    report = judged(run(tmp_path, [cell(0.3, "kl")]), run(tmp_path, [cell(0.2, "kl")]), rules(ABSOLUTE))
+    assert finding(report, "kl").verdict == Verdict.REGRESSION
+    assert finding(report, "kl").reasons == ["the base broke the limit too"]
+
+
+def test_a_new_cell_keeps_absolute_limits_and_is_listed(tmp_path: Path) -> None:
+    both = [cell(0.01, "kl")]
+    report = judged(run(tmp_path, both), run(tmp_path, [*both, cell(0.2, "kl", MQA)]), rules(ABSOLUTE))
+    assert finding(report, "kl", MQA).verdict == Verdict.REGRESSION
+    assert [one.cell for one in report.ungated] == [cell(variant=MQA).cell]
+
+
+# --- nothing passes for want of a question ------------------------------------------------------------
+
+
+def test_a_gate_that_compared_nothing_fails(tmp_path: Path) -> None:
+    report = judged(run(tmp_path, [cell(variant=MQA)], [MQA]), run(tmp_path, [cell()], [MHA]), rules(EXACT))
+    assert not report.findings
+    assert any("nothing was compared" in problem for problem in report.problems)
+    assert report.exit_code == 2
+
+
+def test_a_rule_that_matched_nothing_fails(tmp_path: Path) -> None:
+    side = run(tmp_path, [cell()])
+    report = judged(side, side, rules(EXACT, ABSOLUTE))
+    assert any("'kl' matched nothing" in problem for problem in report.problems)
+    assert report.exit_code == 2
+
+
+def test_a_missing_metric_fails(tmp_path: Path) -> None:
+    base = run(tmp_path, [record("prefill", MHA, {"cache_bytes": [1.0], "weight_bytes": [2.0]}, length=8)])
+    new = run(tmp_path, [record("prefill", MHA, {"weight_bytes": [2.0]}, length=8)])
+    report = judged(base, new, rules({"metrics": ["cache_bytes", "weight_bytes"], "limit": "exact"}))
+    assert finding(report, "cache_bytes").verdict == Verdict.BROKEN
+    assert report.exit_code == 2
+
+
+def test_a_cell_of_the_base_that_was_asked_for_and_has_no_record_fails(tmp_path: Path) -> None:
+    report = judged(run(tmp_path, [cell(), cell(variant=MQA)]), run(tmp_path, [cell()], cells=2), rules(EXACT))
+    assert finding(report, STATUS, MQA).verdict == Verdict.BROKEN
+    assert report.exit_code == 2
+
+
+def test_a_cell_that_only_left_out_is_listed_and_no_failure(tmp_path: Path) -> None:
+    base = run(tmp_path, [cell(), cell(0.01, "kl", MQA)])
+    new = run(tmp_path, [cell()], [MHA], command={"only": ["form=mha"]})
+    report = judged(base, new, rules(EXACT, ABSOLUTE))
+    assert report.exit_code == 0
+    assert [one.reason for one in report.ungated] == ["not part of the new run"]
+    assert any("'kl' matched nothing" in note for note in report.notes)
+
+
+# --- how cells ended ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "verdict"),
+    [
+        (Status.PASSED, Status.TIMEOUT, Verdict.REGRESSION),
+        (Status.PASSED, Status.UNSUPPORTED, Verdict.REGRESSION),
+        (Status.FAILED, Status.PASSED, Verdict.IMPROVEMENT),
+        (Status.OOM, Status.FAILED, Verdict.INCOMPARABLE),
+    ],
+)
+def test_a_status_that_changed_is_a_finding(tmp_path: Path, before: Status, now: Status, verdict: Verdict) -> None:
+    other = cell(variant=MQA)
+    base, new = cell(status=before, reasons=["r"]), cell(status=now, reasons=["why it ended"])
+    report = judged(run(tmp_path, [base, other]), run(tmp_path, [new, other]), rules(EXACT))
+    assert finding(report, STATUS).verdict == verdict
+    assert now == Status.PASSED or "why it ended" in finding(report, STATUS).reasons[0]
+
+
+def test_what_runs_on_neither_side_is_listed_with_its_reason(tmp_path: Path) -> None:
+    gone = record("prefill", MQA, status=Status.UNSUPPORTED, reasons=["there is no GPU"], length=512)
+    side = run(tmp_path, [cell(), gone])
+    report = judged(side, side, rules(EXACT))
+    assert report.exit_code == 0
+    assert "there is no GPU" in report.ungated[0].reason
+
+
+def test_a_failure_on_another_machine_is_nobodys_regression(tmp_path: Path) -> None:
+    small = {"machine": {"cpu_model": "Planted CPU", "cpu_count": 2, "memory_bytes": 2**30, "device": "cpu"}}
+    new = cell(status=Status.OOM, reasons=["killed"], context=small)
+    report = judged(run(tmp_path, [cell()]), run(tmp_path, [new]), rules(EXACT))
+    assert finding(report, STATUS).verdict == Verdict.INCOMPARABLE
+    assert "memory bytes 24 GiB -> 1 GiB" in finding(report, STATUS).reasons
+
+
+def test_withheld_on_both_sides_is_listed_on_one_incomparable(tmp_path: Path) -> None:
+    hidden = replace(cell(), metrics={"cache_bytes": withheld("cache_bytes", "interpreted")})
+    report = judged(run(tmp_path, [hidden]), run(tmp_path, [hidden]), rules(EXACT))
+    assert "interpreted" in report.ungated[0].reason
+    report = judged(run(tmp_path, [cell()]), run(tmp_path, [hidden]), rules(EXACT))
+    assert finding(report, "cache_bytes").verdict == Verdict.INCOMPARABLE
+
+
+# --- unlike sides -------------------------------------------------------------------------------------
+
+UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
+    "machine": ({"context": {"machine": {"cpu_model": "Other CPU"}}}, "cpu model Planted CPU -> Other CPU"),
+    "threads": ({"context": {"threads": 2}}, "threads 1 -> 2"),
+    "checkpoint": (
+        {"checkpoint": {"name": "second", "sha256": "cd" * 32}},
+        "checkpoint first (abababababab) -> second",
+    ),
+    "tokens": ({"context": {"prompt_tokens": 513}}, "prompt tokens 512 -> 513"),
+    "precision": ({"context": {"matmul_precision": "high"}}, "matmul precision highest -> high"),
+}
+KNOWN = {"prompt_tokens": 512, "matmul_precision": "highest"}
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_unlike_sides_are_incomparable_and_the_difference_is_listed(tmp_path: Path, what: str) -> None:
+    changes, text = UNLIKE[what]
+    new = cell(**{"context": {**KNOWN, **changes.pop("context", {})}, **changes})
+    report = judged(run(tmp_path, [cell(context=KNOWN)]), run(tmp_path, [new]), rules(EXACT))
+    found = finding(report, "cache_bytes")
+    assert found.verdict == Verdict.INCOMPARABLE
+    assert any(text in reason for reason in found.reasons), found.reasons
+    assert report.exit_code == 3
+
+
+def test_a_rule_may_say_that_the_difference_is_the_question(tmp_path: Path) -> None:
+    new = cell(context={"threads": 2})
+    report = judged(run(tmp_path, [cell()]), run(tmp_path, [new]), rules({**EXACT, "across": "machine"}))
+    assert finding(report, "cache_bytes").verdict == Verdict.PASS
+
+
+def test_an_option_that_is_the_question_joins_unlike_cells(tmp_path: Path) -> None:
+    bf16 = MHA.with_options({"precision": "bf16"})
+    base, new = run(tmp_path, [cell()], [MHA]), run(tmp_path, [cell(50.0, variant=bf16)], [bf16])
+    report = judged(base, new, rules({**EXACT, "across": "precision"}))
+    assert finding(report, "cache_bytes", bf16).verdict == Verdict.IMPROVEMENT
+    assert judged(base, new, rules(EXACT)).exit_code == 2
+
+
+def test_an_arithmetic_that_is_real_on_one_side_only_is_a_difference(tmp_path: Path) -> None:
+    base = replace(cell(), resolved={"attention": "triton"})
+    new = replace(cell(), resolved={"attention": "triton (interpreted)"})
+    report = judged(run(tmp_path, [base]), run(tmp_path, [new]), rules(EXACT))
+    assert finding(report, "cache_bytes").verdict == Verdict.INCOMPARABLE
+
+
+def test_other_software_is_listed_and_forbids_nothing(tmp_path: Path) -> None:
+    base = run(tmp_path, [cell()])
+    new = run(
+        tmp_path, [cell()], versions={"python": "3.11.7", "torch": "9.9"}, git={"commit": "f" * 40, "dirty": True}
+    )
+    report = judged(base, new, rules(EXACT))
+    assert report.exit_code == 0
+    assert "torch 2.13.0 -> 9.9" in report.notes
+    assert "commit 0123456789ab -> ffffffffffff with changes" in report.notes
+
+
+def test_metrics_without_a_rule_are_named(tmp_path: Path) -> None:
+    side = run(tmp_path, [record("prefill", MHA, {"cache_bytes": [1.0], "ttft": [2.0]}, length=8)])
+    assert any("for want of a rule: ttft" in note for note in judged(side, side, rules(EXACT)).notes)

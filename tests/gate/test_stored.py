@@ -1,0 +1,159 @@
+"""Times of two stored runs: mostly undecided, and right when they are not."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.gate.compare import compare
+from harness.gate.measured import open_run
+from harness.gate.turns import Turns, welch
+from harness.gate.verdict import Finding, GateReport, Verdict
+from tests.gate.sides import MHA, finding, judged, record, rules, run
+
+TTFT = {"metrics": "ttft", "limit": "relative"}
+RATE = {"metrics": "output_rate", "limit": "relative"}
+MEMORY = {"metrics": "peak_memory", "limit": "relative", "tolerate": "2%", "catch": "10%"}
+STEADY = [100.0, 100.2, 99.9, 100.1, 99.8, 100.0]
+
+
+def compared(
+    folder: Path, base: Sequence[float], new: Sequence[float], rule: dict[str, Any] = TTFT, **section: Any
+) -> Finding:
+    sides = [run(folder, [record("prefill", MHA, {rule["metrics"]: values}, length=8)]) for values in (base, new)]
+    return finding(judged(*sides, rules(rule, **section)), rule["metrics"])
+
+
+def scaled(factor: float) -> list[float]:
+    return [factor * value for value in STEADY]
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [(1.0, "inconclusive"), (1.08, "inconclusive"), (1.5, "regression"), (0.5, "improvement"), (0.8, "improvement")],
+)
+def test_only_what_no_drift_explains_is_called(tmp_path: Path, factor: float, verdict: str) -> None:
+    found = compared(tmp_path, STEADY, scaled(factor))
+    assert found.verdict == verdict
+    assert found.timed
+    assert found.estimate == pytest.approx(factor)
+
+
+def test_what_is_undecided_says_why_and_what_to_do(tmp_path: Path) -> None:
+    (reason,) = compared(tmp_path, STEADY, STEADY).reasons
+    assert "10% of drift" in reason
+    assert "--against REF" in reason
+
+
+def test_a_rate_is_worse_when_it_falls(tmp_path: Path) -> None:
+    assert compared(tmp_path, STEADY, scaled(0.5), RATE).verdict == Verdict.REGRESSION
+    assert compared(tmp_path, STEADY, scaled(2.0), RATE).verdict == Verdict.IMPROVEMENT
+
+
+def test_a_quiet_machine_may_allow_less_drift(tmp_path: Path) -> None:
+    assert compared(tmp_path, STEADY, STEADY, drift="1%").verdict == Verdict.PASS
+    assert compared(tmp_path, STEADY, scaled(1.08), drift="1%").verdict == Verdict.REGRESSION
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "pass"), (1.01, "pass"), (1.2, "regression")])
+def test_memory_does_not_drift(tmp_path: Path, factor: float, verdict: str) -> None:
+    assert compared(tmp_path, STEADY, scaled(factor), MEMORY).verdict == verdict
+
+
+def test_a_single_turn_tells_nothing(tmp_path: Path) -> None:
+    found = compared(tmp_path, [100.0], [500.0])
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.interval is not None
+    assert not found.interval.bounded
+
+
+def test_a_zero_has_no_ratio(tmp_path: Path) -> None:
+    assert "0: no ratio" in compared(tmp_path, [0.0, 1.0], [1.0, 1.0], MEMORY).reasons[0]
+
+
+def test_half_of_the_calls_being_slower_is_seen(tmp_path: Path) -> None:
+    bimodal = [value * (1.6 if index % 2 else 1.0) for index, value in enumerate(STEADY * 2)]
+    base, new = (
+        record("prefill", MHA, {"ttft": samples}, length=8, context={"turns": [0] * 6})
+        for samples in (STEADY * 2, bimodal)
+    )
+    report = judged(run(tmp_path, [base]), run(tmp_path, [new]), rules(TTFT))
+    assert finding(report, "ttft").verdict == Verdict.REGRESSION
+
+
+def test_samples_of_one_turn_count_once() -> None:
+    one = record("prefill", MHA, {"ttft": [1.0, 3.0, 2.0, 2.0]}, length=8, context={"turns": [0, 1]})
+    assert Turns.of(one, "ttft").logs == [math.log(2.0), math.log(2.0)]
+
+
+def test_absolute_limits_on_a_time_need_the_whole_interval(tmp_path: Path) -> None:
+    for limit, verdict in ((150.0, "pass"), (100.0, "inconclusive"), (50.0, "regression")):
+        rule = {"metrics": "ttft", "limit": "absolute", "at_most": limit}
+        assert compared(tmp_path, STEADY, STEADY, rule).verdict == verdict
+
+
+def test_old_times_are_not_compared_old_sizes_are(tmp_path: Path) -> None:
+    one = record("prefill", MHA, {"ttft": STEADY, "peak_memory": STEADY}, length=8)
+    by = rules(TTFT, MEMORY, baseline_days=30)
+
+    def at_age(days: int) -> GateReport:
+        base = open_run(run(tmp_path, [one]), accepted={one.cell: date.today() - timedelta(days)})
+        return compare(base, open_run(run(tmp_path, [one])), by, "planted", "baseline")
+
+    assert finding(at_age(30), "ttft").verdict == Verdict.INCONCLUSIVE
+    assert finding(at_age(31), "ttft").verdict == Verdict.INCOMPARABLE
+    assert "accepted 31 days ago" in finding(at_age(31), "ttft").reasons[0]
+    assert finding(at_age(31), "peak_memory").verdict == Verdict.PASS
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    samples=st.lists(st.floats(50, 200), min_size=2, max_size=6),
+    factor=st.floats(0.01, 100),
+    seed=st.integers(0, 9),
+)
+def test_turns_ignore_scale_and_order(samples: list[float], factor: float, seed: int) -> None:
+    shuffled = random.Random(seed).sample(samples, len(samples))
+    plain, changed = (
+        Turns.of(record("prefill", MHA, {"ttft": values}, length=8), "ttft")
+        for values in (samples, [factor * value for value in shuffled])
+    )
+    assert changed.mean - plain.mean == pytest.approx(math.log(factor), abs=1e-9)
+    assert changed.error == pytest.approx(plain.error, rel=1e-6, abs=1e-15)
+
+
+def test_unchanged_code_on_a_machine_that_drifts_as_allowed_is_never_called(tmp_path: Path) -> None:
+    """2,000 pairs of runs, each with its own level within the allowed drift, and noise of 2% a turn."""
+    from harness.gate.questions import Pair, Question
+    from harness.gate.stored import StoredJudge
+    from harness.suite.schema import Gate, Relative
+
+    rng = random.Random(1)
+    rule = Relative(metrics="ttft")
+    judge = StoredJudge(Gate(rules=[rule]), {}, date.today())
+
+    def side() -> Any:
+        level = 100 * rng.uniform(1.0, 1.1)
+        return record("prefill", MHA, {"ttft": [level * rng.gauss(1, 0.02) for _ in range(4)]}, length=8)
+
+    verdicts = [judge.judge(Question(Pair(side(), side()), "ttft", rule), 0.01).verdict for _ in range(2_000)]
+    called = sum(verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for verdict in verdicts)
+    assert called <= 20  # two sides of alpha 1% at the worst drift; hardly any draw is at the worst
+
+
+def test_welch_agrees_with_scipy() -> None:
+    from scipy import stats
+
+    base, new = Turns([0.1, 0.2, 0.4, 0.1]), Turns([0.3, 0.9, 0.5])
+    error, degrees = welch(base, new)
+    expected = stats.ttest_ind(new.logs, base.logs, equal_var=False)
+    assert (new.mean - base.mean) / error == pytest.approx(expected.statistic)
+    assert degrees == pytest.approx(expected.df)
