@@ -235,7 +235,8 @@ session. `base` and `same` are the same code; `+3%`, `+5%` and `+10%` do that mu
 after every call, calibrated once a trace); in `bimodal` half of the calls work 10% longer.
 
 A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes {visit} pairs a
-visit, with fresh workers for every visit, looks at {looks} pairs, and stops when it has decided: alpha {alpha:g} a cell (1% over 100 cells), and at most {miss:g} of what is to be caught is passed.
+visit, with fresh workers for every visit, looks at {looks} pairs, and stops when it has
+decided: alpha {alpha:g} a cell (1% over 100 cells), and at most {miss:g} of what is to be caught is passed.
 Intervals are exact (Clopper and Pearson), 95%; windows that share a session are not quite independent."""
 
 OTHERS = """A rule's name stands for its decision applied to these samples, not for running the tool. Each gets {turns}
