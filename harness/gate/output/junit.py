@@ -1,31 +1,27 @@
 """JUnit XML, for every CI that shows test results: one test case a finding.
 
 `failure` is a regression, `error` a broken instrument, `skipped` whatever has no answer or is waived; figures are
-properties. Reasons may hold a worker's output, so what XML cannot hold is replaced.
+properties.
 """
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree as ET
 
 from harness.gate.output import labels
 from harness.gate.output.labels import CellName
 from harness.gate.verdict import Control, Finding, GateReport, Verdict
 
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 (section 2.2) has no place for."""
-
 
 def text(report: GateReport) -> str:
-    """The document, one suite a table, then the controls and the problems of the gate itself."""
+    """The document, one suite a table, then the controls, the problems of the gate itself and its outcome."""
     root = ET.Element("testsuites", name=_clean(f"harness gate {report.suite}"))
     tables = dict.fromkeys(CellName.of(finding.cell).table for finding in report.findings)
     for table in tables:
         own = [finding for finding in report.findings if CellName.of(finding.cell).table == table]
         _suite(root, f"{report.suite}.{table}", [_case(finding, report) for finding in own])
     _suite(root, f"{report.suite}.controls", [_control(control, report) for control in report.controls])
-    _suite(root, f"{report.suite}.gate", [_problem(problem, report) for problem in report.problems])
+    _suite(root, f"{report.suite}.gate", [*(_problem(problem, report) for problem in report.problems), _whole(report)])
     _total(root)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
@@ -89,6 +85,16 @@ def _problem(problem: str, report: GateReport) -> ET.Element:
     return case
 
 
+def _whole(report: GateReport) -> ET.Element:
+    """The outcome, so that a report without a single finding is no empty success."""
+    case = _named(f"{report.suite}.gate", "outcome", 0.0)
+    kinds = {"broken": "error", "regression": "failure", "pass": None}
+    kind = kinds.get(report.outcome, _open(report))
+    if kind:
+        _outcome(case, kind, labels.headline(report), [])
+    return case
+
+
 def _named(classname: str, name: str, seconds: float) -> ET.Element:
     return ET.Element("testcase", classname=_clean(classname), name=_clean(name), time=f"{seconds:.3f}")
 
@@ -131,4 +137,4 @@ def _interval(finding: Finding) -> str:
 
 
 def _clean(text: str) -> str:
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return labels.printable(text)

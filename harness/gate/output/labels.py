@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.gate.verdict import Finding, GateReport, Verdict
@@ -20,6 +21,8 @@ SEVERITY = (
 )
 UNBOUNDED = 10.0
 """A ratio's interval beyond this factor says nothing, so no figures are shown."""
+_NOT_TEXT = re.compile("[^\\t\\n\\u0020-\\u007e\\u00a0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+"""Control characters: a terminal would obey them, and XML 1.0 (section 2.2) has no place for them."""
 ALWAYS = ("length", "tasks")
 """Workload keys that a short name has even when they are the same everywhere."""
 HEADERS = ("verdict", "cell", "metric", "base", "new", "change", "limit", "from", "would show")
@@ -50,13 +53,7 @@ class CellNames:
     def __init__(self, cells: Iterable[str]) -> None:
         parsed = [CellName.of(cell) for cell in dict.fromkeys(cells)]
         self._tables = len({name.table for name in parsed}) > 1
-        self._varying = {
-            (name.table, name.kind, key)
-            for name in parsed
-            for other in parsed
-            for key in name.keys
-            if (name.table, name.kind) == (other.table, other.kind) and name.keys[key] != other.keys.get(key)
-        }
+        self._varying = _varying(parsed)
         variants = {name.variant for name in parsed if len(name.variant) == len(AXES)}
         self._axes = [index for index in range(len(AXES)) if len({variant[index] for variant in variants}) > 1]
 
@@ -70,6 +67,19 @@ class CellNames:
 
     def _tells(self, name: CellName, key: str) -> bool:
         return key in ALWAYS or (name.table, name.kind, key) in self._varying
+
+
+def _varying(cells: Sequence[CellName]) -> set[tuple[str, str, str]]:
+    """(table, kind, key) of every workload key that tells cells of one kind in one table apart."""
+    alike: dict[tuple[str, str], list[CellName]] = {}
+    for name in cells:
+        alike.setdefault((name.table, name.kind), []).append(name)
+    return {
+        (table, kind, key)
+        for (table, kind), names in alike.items()
+        for key in {key for name in names for key in name.keys}
+        if len({name.keys.get(key) for name in names}) > 1
+    }
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
@@ -153,8 +163,14 @@ def detectable(finding: Finding) -> str:
 
 
 def reasons(finding: Finding) -> list[str]:
-    """Everything there is to say, the waiver first."""
-    return [*([f"waived: {finding.waiver}"] if finding.waiver else []), *finding.reasons]
+    """Everything there is to say, the waiver first. Reasons may quote a worker, whose output may hold anything."""
+    given = [*([f"waived: {finding.waiver}"] if finding.waiver else []), *finding.reasons]
+    return [printable(reason) for reason in given]
+
+
+def printable(text: str) -> str:
+    """Text without control characters, its lines ended by newlines."""
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", "\n".join(text.splitlines()))
 
 
 def counts(report: GateReport) -> str:
