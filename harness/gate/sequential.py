@@ -13,13 +13,13 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 from scipy import special
 
 from harness.errors import UsageError
+from harness.gate.boundary import boundary, sign_p
 from harness.gate.verdict import Verdict
 
 Floats: TypeAlias = Sequence[float] | np.ndarray
@@ -162,31 +162,6 @@ def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
     return rejected
 
 
-@lru_cache(maxsize=256)
-def boundary(looks: tuple[int, ...], alpha: float) -> tuple[int, ...]:
-    """How many of the first n fair coins must show heads at each look, so that this ever happens with at most alpha.
-
-    Exact: the distribution of the count is carried from look to look without the paths that have stopped. Look l of L
-    may have spent alpha l / L in all, so what the discreteness of an early look leaves over goes to later ones
-    (Lan and DeMets 1983, with linear spending in looks). A look that cannot fire gets its n + 1.
-    """
-    thresholds, spent, alive, before = [], 0.0, np.ones(1), 0
-    for number, look in enumerate(looks, 1):
-        alive = np.convolve(alive, _coin_flips(look - before))
-        tail = np.append(np.cumsum(alive[::-1])[::-1], 0.0)
-        threshold = int(np.argmax(tail <= alpha * number / len(looks) - spent))
-        spent += float(tail[threshold])
-        alive[threshold:] = 0.0
-        thresholds.append(threshold)
-        before = look
-    return tuple(thresholds)
-
-
-def sign_p(heads: int, pairs: int) -> float:
-    """P(at least `heads` of `pairs` fair coins show heads)."""
-    return 1.0 if heads <= 0 else float(special.bdtrc(heads - 1, pairs, 0.5))
-
-
 # --- one look -------------------------------------------------------------------------------------------
 
 
@@ -276,12 +251,6 @@ def _first(processes: Sequence[Floats], pairs: int) -> list[Floats]:
 
 def _inconclusive(log_ratios: Sequence[Floats], reason: str) -> Decision:
     return Decision(Verdict.INCONCLUSIVE, effect(log_ratios), 1.0, reason)
-
-
-def _coin_flips(count: int) -> np.ndarray:
-    """P(k heads of `count` fair coins), k = 0 .. count."""
-    k = np.arange(count + 1)
-    return np.exp(special.gammaln(count + 1) - special.gammaln(k + 1) - special.gammaln(count - k + 1)) * 0.5**count
 
 
 def _t_quantile(level: float, degrees: int) -> float:

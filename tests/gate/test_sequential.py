@@ -1,6 +1,5 @@
 """The sign test that looks several times: bounds by enumeration and by simulation, verdicts by planting."""
 
-import itertools
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.gate.sequential import Decision, Design, Margins, boundary, decide, effect, holm, sign_p, turn_value
+from harness.gate.sequential import Decision, Design, Margins, decide, effect, holm, turn_value
 
 PER_PROCESS = 5
 
@@ -29,30 +28,6 @@ def run(log_ratios: np.ndarray, design: Design, size: int = PER_PROCESS) -> Deci
 
 def rate(verdict: str, trials: list[Decision]) -> float:
     return sum(one.verdict == verdict for one in trials) / len(trials)
-
-
-# --- the boundary ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("alpha", [0.3, 0.1, 0.04])
-def test_the_boundary_is_exact_for_every_path_of_coins(alpha: float) -> None:
-    looks = (3, 5, 8, 11)
-    thresholds = boundary(looks, alpha)
-    heads = np.array(list(itertools.product((0, 1), repeat=looks[-1]))).cumsum(1)[:, np.array(looks) - 1]
-    crossed = (heads >= thresholds).cumsum(1) > 0
-    for number in range(1, len(looks) + 1):
-        assert crossed[:, number - 1].mean() <= alpha * number / len(looks)
-    lowered = [*thresholds[:-1], thresholds[-1] - 1]
-    assert (heads >= lowered).any(1).mean() > alpha, "the last look leaves less than one count unspent"
-
-
-def test_a_boundary_that_needs_more_heads_than_coins_cannot_be_crossed() -> None:
-    assert boundary((4, 20), 1e-3) == (5, 18)
-
-
-def test_sign_p_is_the_binomial_tail() -> None:
-    assert sign_p(8, 10) == pytest.approx((45 + 10 + 1) / 1024)
-    assert sign_p(0, 10) == 1.0
 
 
 # --- what is bounded, by simulation ---------------------------------------------------------------------
