@@ -26,6 +26,8 @@ GIVEN: dict[str, Any] = {
 }
 SLOWER = Finding(CELL, "ttft", "catch 5%", Verdict.REGRESSION, scale="ratio", estimate=1.06, timed=True)
 
+WRONGER = Finding(CELL, "acc", "", Verdict.REGRESSION, "fraction", "higher", scale="difference", estimate=-0.03)
+
 
 def applied(folder: Path, finding: Finding, **changes: Any) -> GateReport:
     path = folder / "waivers.yaml"
