@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.errors import UsageError
-from harness.gate.documents import Joined, Losses, NotTheSameError
 from harness.gate.measured import Documents
 from harness.gate.paired import Loss, binary_loss, documents_needed, mean_loss
 from harness.gate.questions import Question
 from harness.gate.rules import margins
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
+from harness.records.joined import Joined, Losses, NotTheSameError
 from harness.records.record import Record
 from harness.suite.schema import Difference, Points
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
+
+from harness.records.paired import score_bounds
 
 POWER = 0.8
 """The chance with which the smallest loss that "could have been shown" would have been."""
@@ -46,7 +48,7 @@ def binary_loss(lost: int, gained: int, documents: int, alpha: float, miss: floa
     Medicine 17, 1998), which stay honest when no document is discordant.
     """
     share = (lost + gained) / documents
-    low, high = _tango(lost, gained, documents, miss)
+    low, high = score_bounds(lost, gained, documents, miss)
     estimate = (lost - gained) / documents
     fewest = math.ceil(math.log2(1 / alpha)) / documents  # so many losses and no gain make p <= alpha
     return Loss(
@@ -98,35 +100,6 @@ def _sign_p(heads: int, coins: int) -> float:
 def _normal_reach(alpha: float) -> float:
     normal = statistics.NormalDist()
     return normal.inv_cdf(1 - alpha) + normal.inv_cdf(POWER)
-
-
-def _tango(lost: int, gained: int, documents: int, miss: float) -> tuple[float, float]:
-    """Lower and upper one-sided bounds on the loss, each at level `miss`."""
-    z = statistics.NormalDist().inv_cdf(1 - miss)
-    estimate = (lost - gained) / documents
-    high = _root(lambda delta: _score(lost, gained, documents, delta) + z, estimate, 1.0)
-    low = _root(lambda delta: _score(lost, gained, documents, delta) - z, -1.0, estimate)
-    return low, high
-
-
-def _score(lost: int, gained: int, documents: int, delta: float) -> float:
-    """Tango's statistic for a true loss of `delta`: falls from large to small as `delta` grows."""
-    b = -lost - gained + (2 * documents - lost + gained) * delta
-    c = -gained * delta * (1 - delta)
-    share = (math.sqrt(max(0.0, b * b - 8 * documents * c)) - b) / (4 * documents)
-    variance = documents * (2 * share + delta * (1 - delta))
-    distance = lost - gained - documents * delta
-    if variance <= 0:
-        return math.copysign(math.inf, distance) if distance else 0.0
-    return distance / math.sqrt(variance)
-
-
-def _root(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function crosses zero between two points, by bisection."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2
 
 
 # --- any score ----------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gate.accuracy import decide, estimate
-from harness.gate.documents import Joined, Losses
 from harness.gate.verdict import Finding, Verdict
+from harness.records.joined import Joined, Losses
 from tests.gate.sides import documents, finding, judged, rules, run, scored
 
 ACC = {"metrics": "acc", "limit": "points", "catch": 2}

@@ -1,4 +1,4 @@
-"""The same documents on both sides: joined by task and id, refused when they are not the same, differences by unit."""
+"""The same documents on two sides: joined by task and id, refused when they are not the same, differences by unit."""
 
 from __future__ import annotations
 
