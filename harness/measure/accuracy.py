@@ -172,8 +172,7 @@ def _score(task: Any, metric: str, value: Any) -> float | None:
 def metrics_of(task: FoundTask, results: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, Metric]:
     """lm-eval's metrics of the task (of each task, when it is a tag of several), and the choices' log-loss.
 
-    A metric that is the mean of its documents' scores keeps them as samples; any other keeps lm-eval's figure. A
-    filter is named where the task has the metric after several.
+    A metric that is the mean of its documents' scores keeps them as samples; any other keeps lm-eval's figure.
     """
     named = [task.name] if task.name in results["results"] else list(task.tasks)
     found = {}
@@ -182,8 +181,7 @@ def metrics_of(task: FoundTask, results: dict[str, Any], documents: Sequence[dic
         directions = results["higher_is_better"].get(name, {})
         for metric_name, filter_name, value in _reported(results["results"][name]):
             own = [document for document in documents if (document["task"], document["filter"]) == (name, filter_name)]
-            several = sum(metric_name == other for other, _, _ in _reported(results["results"][name])) > 1
-            label = f"{metric_name}[{filter_name}]" if several else metric_name
+            label = metric_name if filter_name == "none" else f"{metric_name}[{filter_name}]"
             samples = _samples(own, metric_name, value)
             found[prefix + label] = _metric(metric_name, samples, directions.get(metric_name))
     losses = [document["log_loss"] for document in documents if document.get("log_loss") is not None]
