@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 from harness.gate.questions import Question
-from harness.gate.turns import Turns, t_interval
+from harness.gate.turns import MISS, Turns, reach
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.records.record import Metric
 from harness.suite.schema import Absolute
+
+LARGEST = 700.0
+"""Logarithm of the largest factor that a float holds; beyond it a bound says nothing anyway."""
 
 
 def judge_exact(question: Question) -> Finding:
@@ -29,16 +32,20 @@ def judge_absolute(question: Question, alpha: float) -> Finding:
         verdict = Verdict.PASS if _within(value, value, question.rule) else Verdict.REGRESSION
         return question.finding(verdict, estimate=value, reasons=_before(question, verdict))
     turns = Turns.of(question.pair.new, question.metric)
-    low, high = (value * math.exp(reach) for reach in t_interval(turns, alpha))
-    verdict = _verdict(low, high, question.rule)
+    sure, likely = (_spanned(value, reach(turns, 1 - level)) for level in (alpha, MISS))
+    verdict = _verdict(sure, likely, question.rule)
     return question.finding(
         verdict,
         estimate=value,
-        interval=Interval(low, high, 1 - 2 * alpha),
+        interval=Interval(*likely, 1 - 2 * MISS),
         evidence=Evidence(len(turns.logs), "turns", 1, "processes"),
         timed=True,
         reasons=_before(question, verdict),
     )
+
+
+def _spanned(value: float, distance: float) -> tuple[float, float]:
+    return value * math.exp(-distance), value * math.exp(min(distance, LARGEST))
 
 
 def _value(metric: Metric | None) -> float:
@@ -47,9 +54,11 @@ def _value(metric: Metric | None) -> float:
     return metric.value
 
 
-def _verdict(low: float, high: float, rule: Absolute) -> Verdict:
-    if _within(low, high, rule):
+def _verdict(sure: tuple[float, float], likely: tuple[float, float], rule: Absolute) -> Verdict:
+    """Within its bounds by the interval that passes, or beyond one by the interval that calls."""
+    if _within(*likely, rule):
         return Verdict.PASS
+    low, high = sure
     outside = (rule.at_most is not None and low > rule.at_most) or (rule.at_least is not None and high < rule.at_least)
     return Verdict.REGRESSION if outside else Verdict.INCONCLUSIVE
 

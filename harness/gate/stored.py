@@ -15,12 +15,10 @@ from datetime import date
 
 from harness.gate.questions import Question
 from harness.gate.rules import margins
-from harness.gate.turns import POWER, Turns, t_quantile, welch
+from harness.gate.turns import MISS, POWER, Turns, t_quantile, welch
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.suite.schema import Gate, Relative, fraction
 
-MISS = 0.05
-"""Chance of passing a slow-down of just `catch`, where the drift stays below its limit."""
 BEYOND_USE = 5.0
 """Logarithm of a ratio from which on "could have been shown" says nothing."""
 UNPAIRED = "the two runs were not measured in turn, so {drift} of drift is allowed for; --against REF needs none"

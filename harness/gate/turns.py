@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from harness.records.record import Record
 
+MISS = 0.05
+"""Chance of passing what is just bad enough to be caught, where the machine's drift stays below its limit."""
 POWER = 0.8
 """The chance with which the smallest effect that "could have been shown" would have been."""
 
@@ -44,10 +46,9 @@ class Turns:
         return statistics.variance(self.logs) / len(self.logs) if len(self.logs) > 1 else math.inf
 
 
-def t_interval(turns: Turns, alpha: float) -> tuple[float, float]:
-    """How far, in logarithms, the truth may lie below and above the value; each side is wrong with chance `alpha`."""
-    reach = t_quantile(1 - alpha, len(turns.logs) - 1) * math.sqrt(turns.error)
-    return -reach, reach
+def reach(turns: Turns, level: float) -> float:
+    """How far, in logarithms, the truth may lie to one side of the value; it lies beyond with chance 1 - `level`."""
+    return t_quantile(level, len(turns.logs) - 1) * math.sqrt(turns.error) if turns.error else 0.0
 
 
 def welch(base: Turns, new: Turns) -> tuple[float, float]:
