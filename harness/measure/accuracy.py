@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -27,6 +28,12 @@ DOCUMENT_FACTS = ("cluster", "depth")
 """Columns of own tasks kept with a document's results: which documents share text, and where the fact stood."""
 
 
+class TrainingReport(msgspec.Struct, frozen=True):
+    """What is read of a checkpoint's training.json."""
+
+    trained_lengths: list[int] = []
+
+
 class AccuracyMeasurement(Measurement):
     """One lm-eval task (or group) on one variant; all the work is in `finish`."""
 
@@ -41,6 +48,10 @@ class AccuracyMeasurement(Measurement):
         self.tokenizer = load_tokenizer(bench.checkpoint)
         self.task = find_task(task_name(workload), bench.checkpoint)
         _require_room(self.task, bench.runner.config.max_position_embeddings)
+
+    @classmethod
+    def load(cls) -> None:
+        """lm-eval takes seconds to import."""
 
     def finish(self) -> Outcome:
         """Run the task; `incorrect` when a log-likelihood is not a finite number."""
@@ -96,7 +107,24 @@ class AccuracyMeasurement(Measurement):
         if self.task.own:
             facts["text_sha256"] = corpus.text_hashes()["held_out"]
             facts["clusters"] = len({document.get("cluster", document["doc_id"]) for document in documents})
+        lengths = trained_lengths(self.bench.checkpoint)
+        if lengths:
+            facts |= {"trained_lengths": lengths, "extrapolates": max(counts) > max(lengths)}
         return facts
+
+
+def trained_lengths(checkpoint: str) -> list[int]:
+    """The lengths in tokens that a checkpoint says it was trained at; empty when it does not say.
+
+    Raises UsageError when its training.json is damaged.
+    """
+    path = Path(checkpoint) / "training.json"
+    if not path.is_file():
+        return []
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=TrainingReport).trained_lengths
+    except msgspec.DecodeError as error:
+        raise UsageError(f"is not the report of a training: {error}", str(path)) from None
 
 
 def task_name(workload: Accuracy) -> str:

@@ -115,7 +115,7 @@ class MetricText:
             return tuple(texts) or (NOTHING,)
         text = texts[0]
         if self.column.kind == "accuracy":
-            return text, self._error(metric), self._change(entry)
+            return text, self._error(metric), *self._change(entry), self._extrapolation(entry)
         if metric.statistic != "median":
             return text, self._ratio(entry)
         return text, self._ratio(entry), numbers.spread(metric.samples)
@@ -128,13 +128,26 @@ class MetricText:
         ratio = self.rows.table.ratio(entry, self.column.metric)
         return "" if ratio is None else numbers.ratio(ratio)
 
-    def _change(self, entry: Entry) -> str:
-        """Percentages change by points, other scores by a ratio."""
+    def _change(self, entry: Entry) -> tuple[str, str]:
+        """From the baseline, with its interval where both scored the same documents; else points, or a ratio."""
+        paired = self.rows.table.paired(entry, self.column.metric)
+        if paired is not None:
+            given = (paired.estimate, paired.low, paired.high)
+            change, low, high = (numbers.change(value / self.size, self.unit) for value in given)
+            return change, f"[{low}, {high}]"
         if self.unit != "%":
-            return self._ratio(entry)
+            return self._ratio(entry), ""
         baseline = self.rows.table.baselines.get(entry.question)
         own, base = entry.value(self.column.metric), baseline.value(self.column.metric) if baseline else None
-        return "" if own is None or base is None else f"{100 * (own - base):+.1f}"
+        return "" if own is None or base is None else numbers.change(100 * (own - base), self.unit), ""
+
+    def _extrapolation(self, entry: Entry) -> str:
+        """The mark of a cell with more tokens than the model was ever trained at."""
+        context = entry.record.context
+        if not context.get("extrapolates"):
+            return ""
+        longest = max(context["trained_lengths"])
+        return self.notes.number(f"extrapolation: the model was trained at no more than {longest:,} tokens")
 
     # --- the best ---------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from harness.records.joined import Joined, NotTheSameError
+from harness.records.paired import PairedDifference, paired_difference
 from harness.records.record import Metric, Record, Status
 from harness.records.store import RunFolder, RunHeader
 from harness.suite.variant import AXES, Variant
@@ -39,9 +41,18 @@ class Entry:
     """A record, with the run that it comes from."""
 
     record: Record
-    run: str
-    header: RunHeader
+    folder: RunFolder
     origin: Origin
+
+    @property
+    def run(self) -> str:
+        """Name of the run's folder."""
+        return self.folder.path.name
+
+    @property
+    def header(self) -> RunHeader:
+        """What the run was asked to do."""
+        return self.folder.header
 
     @property
     def question(self) -> tuple[str, Origin]:
@@ -56,6 +67,11 @@ class Entry:
     def metric(self, name: str) -> Metric | None:
         """One metric, if the record has it."""
         return self.record.metrics.get(name)
+
+    @cached_property
+    def documents(self) -> list[dict[str, Any]]:
+        """Per-document results, read once; none for kinds that have none. Raises UsageError when they are damaged."""
+        return self.folder.samples(self.record)
 
     def value(self, name: str) -> float | None:
         """One metric's value; None unless the cell passed and the metric may be given."""
@@ -108,6 +124,20 @@ class TableData:
         own, base = entry.value(name), baseline.value(name) if baseline else None
         return None if own is None or not base else own / base
 
+    def paired(self, entry: Entry, name: str) -> PairedDifference | None:
+        """A score less the baseline's over the same documents.
+
+        None for the baseline itself, where either may not be given, and where they did not score the same documents.
+        """
+        baseline = self.baselines.get(entry.question)
+        if baseline is None or baseline is entry or None in (entry.value(name), baseline.value(name)):
+            return None
+        try:
+            losses = Joined.of(baseline.documents, entry.documents).losses(name, higher_is_better=False)
+        except NotTheSameError:
+            return None
+        return paired_difference(losses.values, losses.units, losses.right_or_wrong)
+
 
 def collect(runs: Sequence[RunFolder]) -> list[TableData]:
     """One `TableData` a (suite, table), in the order of the runs; records of later runs replace earlier ones."""
@@ -123,7 +153,7 @@ def collect(runs: Sequence[RunFolder]) -> list[TableData]:
         records = run.records()
         shared = {**run.header.context, **_text_of(records)}
         for record in records:
-            entry = Entry(record, run.path.name, run.header, Origin.of(record, shared))
+            entry = Entry(record, run, Origin.of(record, shared))
             newest.setdefault((run.header.name, record.table), {})[record.cell, entry.origin] = entry
     for key, table in tables.items():
         table.entries = sorted(newest.get(key, {}).values(), key=lambda entry: _place(entry, table))

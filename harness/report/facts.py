@@ -19,7 +19,10 @@ BUSY = 0.5
 """Load average above the run's own threads from which other processes are mentioned."""
 
 LEGEND = "* best, with all that are within its noise; x ratio to the baseline; ± half the interquartile range"
-ACCURACY_LEGEND = "; accuracy: ± standard error, then the change from the baseline (points for %)"
+ACCURACY_LEGEND = (
+    "; accuracy: ± standard error, then the change from the baseline (points for %) with its 95% interval, paired over "
+    "the same documents"
+)
 
 
 def legend(table: TableData) -> str:
@@ -40,7 +43,7 @@ def below(table: TableData) -> list[str]:
     """Where the numbers come from, how sure they are, and what is missing."""
     lines = [f"{label}{_origin_line(table, origin)}" for label, origin in _labelled(table)]
     lines += [_runs_line(table), _carried_line(table), _software_line(table), *_checked_lines(table)]
-    lines += [_noise_line(table), *_missing(table)]
+    lines += [_clusters_line(table), _noise_line(table), *_missing(table)]
     return [line for line in lines if line]
 
 
@@ -170,6 +173,16 @@ def _checked_lines(table: TableData) -> list[str]:
     return lines + (
         [f"not checked, because the reference stored no answer: {', '.join(unchecked)}"] if unchecked else []
     )
+
+
+def _clusters_line(table: TableData) -> str:
+    """Tasks of which several documents stand in the same text."""
+    shared = {}
+    for context in (entry.record.context for entry in table.entries):
+        if "clusters" in context and context["clusters"] < context["documents"]:
+            shared[context["task"]] = f"{context['task']} {context['documents']} in {context['clusters']} texts"
+    several = ", ".join(shared.values())
+    return f"intervals allow for documents that share a text: {several}" if several else ""
 
 
 def _noise_line(table: TableData) -> str:

@@ -64,6 +64,15 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:,.0f}" if counted else number(value)
 
 
+def change(value: float, unit: str) -> str:
+    """A difference with its sign: tenths of a percentage point, two significant digits of anything else.
+
+    >>> change(-2.345, "%"), change(0.02345, "bits/byte")
+    ('-2.3', '+0.023')
+    """
+    return f"{value:+.1f}" if unit == "%" else f"{'-' if value < 0 else '+'}{number(abs(value), 2)}"
+
+
 def ratio(value: float) -> str:
     """A ratio to the baseline.
 

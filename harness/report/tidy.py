@@ -20,6 +20,7 @@ WORKLOAD_KEYS = ("kind", "tasks", "length", "batch", "steps", "new_tokens", "con
 FIELDS = (
     "suite", "table", "run", "checkpoint", "checkpoint_sha256", "machine", "device", "threads", "cell", *AXES,
     *WORKLOAD_KEYS, "status", "reasons", "metric", "unit", "better", "statistic", "value", "ratio_to_baseline",
+    "paired_difference", "paired_low", "paired_high", "lost", "gained", "extrapolates",
     "spread", "standard_error", "n", "p50", "p90", "p99", "mean", "min", "max", "withheld", "held_against",
 )  # fmt: skip
 """Columns; those of plugins follow. A cell without metrics has one row with its status and reasons."""
@@ -54,6 +55,7 @@ def _cell(table: TableData, entry: Entry) -> dict[str, Any]:
         "status": record.status.value,
         "reasons": "; ".join(record.reasons),
         "held_against": record.context.get("held_against"),
+        "extrapolates": record.context.get("extrapolates"),
     }
 
 
@@ -76,9 +78,19 @@ def _numbers(table: TableData, entry: Entry, name: str, metric: Metric) -> dict[
     return {
         "value": metric.value,
         "ratio_to_baseline": table.ratio(entry, name),
+        **_paired(table, entry, name),
         "spread": relative_spread(samples) if len(samples) > 1 else None,
         "standard_error": standard_error(metric),
         "n": len(samples),
         **{f"p{percent}": quantile(samples, percent / 100) for percent in (50, 90, 99)},
         **{statistic: STATISTICS[statistic](samples) for statistic in ("mean", "min", "max")},
     }
+
+
+def _paired(table: TableData, entry: Entry, name: str) -> dict[str, float | int]:
+    """The difference from the baseline on the same documents, with its 95% interval; empty where there is none."""
+    paired = table.paired(entry, name) if entry.kind == "accuracy" else None
+    if paired is None:
+        return {}
+    bounds = {"paired_difference": paired.estimate, "paired_low": paired.low, "paired_high": paired.high}
+    return {**bounds, "lost": paired.lost, "gained": paired.gained}

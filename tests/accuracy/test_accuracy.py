@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 
 from harness import corpus
 from harness.errors import UsageError
+from harness.measure.accuracy import trained_lengths
 from harness.measure.accuracy_catalog import find_task
 from harness.measure.measurement import Bench, Outcome, open_measurement
 from harness.records.record import Status
@@ -144,6 +147,25 @@ def test_recall_is_scored_by_likelihood(runner: TransformersRunner, checkpoint: 
         assert hit == (document["answer"] == document["target"])
         assert len(document["log_likelihoods"]) == 4
     assert outcome.context["tokens"]["min"] == 512
+
+
+@pytest.mark.parametrize(("lengths", "beyond"), [([128, 256], False), ([128, 255], True)])
+def test_lengths_beyond_training_are_marked(
+    lengths: list[int], beyond: bool, runner: TransformersRunner, checkpoint: Path, tmp_path: Path
+) -> None:
+    trained = Path(shutil.copytree(checkpoint, tmp_path / "trained"))
+    (trained / "training.json").write_text(json.dumps({"trained_lengths": lengths, "recipe": "some.yaml"}))
+    outcome = measure(runner, trained, tmp_path, Accuracy("bits_per_byte", 256, limit=1))
+    assert (outcome.context["trained_lengths"], outcome.context["extrapolates"]) == (lengths, beyond)
+
+
+def test_a_checkpoint_that_does_not_say_is_not_marked(
+    runner: TransformersRunner, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert "extrapolates" not in measure(runner, checkpoint, tmp_path, Accuracy("bits_per_byte", 256, limit=1)).context
+    (tmp_path / "training.json").write_text('{"trained_lengths": "long"}')
+    with pytest.raises(UsageError, match=r"training\.json"):
+        trained_lengths(str(tmp_path))
 
 
 def test_a_prompt_that_would_be_cut_for_its_answer_is_refused(checkpoint: Path, tmp_path: Path) -> None:

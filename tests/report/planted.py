@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ DSA = MQA.with_options({"selector": "dsa"})
 HF = Variant("hf", "mha", "dense", "fp32", "latent", "sdpa", "plain")
 
 CHECKPOINT = {"name": "first", "model_type": "deepseek_v32", "source": "directory", "sha256": "ab" * 32}
+BEYOND = {"trained_lengths": [512, 1024], "extrapolates": True}
 CONTEXT = {
     "machine": {"cpu_model": "Planted CPU", "cpu_count": 2, "memory_bytes": 24 * 2**30, "device": "cpu"},
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
@@ -31,7 +32,7 @@ CONTEXT = {
 def record(
     kind: str,
     variant: Variant,
-    metrics: dict[str, Sequence[float] | Metric] | None = None,
+    metrics: Mapping[str, Sequence[float] | Metric] | None = None,
     *,
     status: Status = Status.PASSED,
     reasons: Sequence[str] = (),
@@ -79,9 +80,25 @@ def run(
     header = msgspec.structs.replace(store.header, started=started)
     (store.path / "run.json").write_bytes(msgspec.json.encode(header))
     for one in records:
-        store.append(one)
+        store.append(_with_documents(store, one))
     store.close()
     return RunFolder.open(store.path.rename(folder / f"{name}-{started[:10]}"))
+
+
+def _with_documents(store: RunFolder, record: Record) -> Record:
+    """The record with per-document results that its own samples follow from; documents 0 and 1 share a text."""
+    if record.workload["kind"] != "accuracy" or record.status != Status.PASSED:
+        return record
+    count = max(len(metric.samples) for metric in record.metrics.values())
+    task = f"{record.workload['tasks']}_{record.workload.get('length')}"
+    documents: list[dict[str, Any]] = [
+        {"task": task, "doc_id": number, "filter": "none", "doc_hash": f"{task} {number}", "cluster": max(number, 1)}
+        | {"scores": {name: metric.samples[number] for name, metric in record.metrics.items()}}
+        for number in range(count)
+    ]
+    file = store.write_samples(CellId("t", record.workload, record.variant), documents)
+    context = {**record.context, "task": task, "documents": count, "clusters": count - 1}
+    return msgspec.structs.replace(record, samples_file=file, context=context)
 
 
 def example() -> list[Record]:
@@ -102,4 +119,6 @@ def example() -> list[Record]:
         record("accuracy", MHA, accuracy("acc", [1, 1, 0, 0]), tasks="choice", length=512),
         record("accuracy", MQA, accuracy("acc", [1, 1, 1, 0]), tasks="choice", length=512),
         record("accuracy", DSA, status=Status.TIMEOUT, reasons=["longer than 300 s"], tasks="choice", length=512),
+        record("accuracy", MHA, accuracy("acc", [1, 1, 1, 0]), tasks="choice", length=2048, context=BEYOND),
+        record("accuracy", DSA, accuracy("acc", [1, 0, 0, 0]), tasks="choice", length=2048, context=BEYOND),
     ]  # fmt: skip

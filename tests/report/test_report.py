@@ -16,6 +16,7 @@ import pytest
 
 from harness.contract import Column
 from harness.errors import UsageError
+from harness.records.paired import paired_difference
 from harness.records.record import Metric, Status
 from harness.records.store import RunFolder
 from harness.report import FORMATS, render
@@ -205,6 +206,51 @@ def test_accuracy_stands_beside_latency_of_the_same_length(tmp_path: Path) -> No
     lines = render([run(tmp_path, cells)], "terminal").splitlines()
     assert next(line for line in lines if line.startswith("512")).endswith("90.0 ±10 +0.0")
     assert next(line for line in lines if line.startswith("256")).endswith("-")
+
+
+def test_accuracy_differences_are_paired_over_the_same_documents(tmp_path: Path) -> None:
+    base, worse, equal = [1] * 90 + [0] * 10, [1] * 70 + [0] * 30, [1] * 90 + [0] * 10
+    cells = [record("accuracy", MHA, accuracy("exact_match", base), tasks="needle", length=512)]
+    cells += [record("accuracy", MQA, accuracy("exact_match", worse), tasks="needle", length=512)]
+    cells += [record("accuracy", DSA, accuracy("exact_match", equal), tasks="needle", length=512)]
+    store = run(tmp_path, cells)
+    rows = {row["selector"]: row for row in rows_of(store) if row["form"] == "mqa"}
+    expected = paired_difference([0.0] * 70 + [-1.0] * 20 + [0.0] * 10, [1, 1, *range(2, 100)], right_or_wrong=True)
+    found = [float(rows["dense"][name]) for name in ("paired_difference", "paired_low", "paired_high")]
+    assert found == pytest.approx([expected.estimate, expected.low, expected.high])
+    assert (rows["dense"]["lost"], rows["dense"]["gained"]) == ("20", "0")
+    assert (rows["dsa"]["lost"], rows["dsa"]["gained"], rows["dsa"]["paired_difference"]) == ("0", "0", "0.0")
+    text = render([store], "terminal")
+    assert re.search(r"70\.0 +±4\.6 -20\.0 +\[-28\.\d, -13\.\d\]", text)
+    assert re.search(r"90\.0\*? +±3\.0 +\+0\.0 +\[-3\.\d, \+3\.\d\]", text)
+    assert "needle_512 100 in 99 texts" in text
+
+
+def test_other_scores_have_a_paired_interval_in_their_own_unit(tmp_path: Path) -> None:
+    base = [1.5 + number % 7 / 10 for number in range(64)]
+    worse = [value + 0.02 + 0.001 * (-1) ** number for number, value in enumerate(base)]
+    cells = [
+        record("accuracy", variant, accuracy("bits_per_byte", values, better="lower"), tasks="bits_per_byte")
+        for variant, values in ((MHA, base), (MQA, worse))
+    ]
+    assert re.search(r"\+0\.020 \[\+0\.020, \+0\.020\]", render([run(tmp_path, cells)], "terminal"))
+
+
+def test_unlike_documents_have_no_paired_interval(tmp_path: Path) -> None:
+    cells = [record("accuracy", MHA, accuracy("acc", [1, 0, 1, 1]), tasks="choice", length=512)]
+    cells += [record("accuracy", MQA, accuracy("acc", [1, 0, 1]), tasks="choice", length=512)]
+    store = run(tmp_path, cells)
+    assert [row["paired_difference"] for row in rows_of(store)] == ["", ""]
+    assert "-8.3" in render([store], "terminal")
+    assert "[" not in render([store], "terminal")
+
+
+def test_lengths_beyond_training_are_marked(stored: RunFolder) -> None:
+    marks = {(row["length"], row["selector"]): row["extrapolates"] for row in rows_of(stored) if row["tasks"]}
+    assert marks["2048", "dsa"] == "True"
+    assert marks["512", "dense"] == ""
+    for format in ("terminal", "markdown"):
+        assert "[5] extrapolation: the model was trained at no more than 1,024 tokens" in render([stored], format)
 
 
 def test_accuracy_alone_makes_a_table(tmp_path: Path) -> None:
