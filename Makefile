@@ -7,7 +7,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint tables traces quality clean
+.PHONY: help run test lint tables traces trials quality clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -36,8 +36,11 @@ traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md: 80 minu
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.recorder results/traces/quiet.jsonl.gz --minutes 40
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.recorder results/traces/busy.jsonl.gz --minutes 40 --neighbours 2
 
+trials: $(INSTALLED)  ## try the whole gate 26 times in fresh clones: hours, resumable
+	$(VENV)/bin/python -m harness.gate.trials
+
 quality: $(INSTALLED)  ## write docs/gate_quality.md from the recorded traces
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality_document
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,26 +1,17 @@
-"""Writes `docs/gate_quality.md` from stored traces: `make quality`. Every figure is computed here, none is typed.
-
-Slow on purpose: the check of the bound by flipped signs takes tens of thousands of replayed gate runs.
-"""
+"""What a trace says about the gate: shares, bounds, costs, and the rules of others beside it, as text and plots."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from harness.errors import EXIT_USAGE, UsageError
-from harness.gate.accuracy_trials import AccuracyTrials
 from harness.gate.plot import Line, Panel, svg
 from harness.gate.replay import (
     DESIGNS,
-    PAIRS_PER_VISIT,
     Ours,
     Share,
     flipped,
@@ -31,7 +22,7 @@ from harness.gate.replay import (
 )
 from harness.gate.rules_of_others import RULES
 from harness.gate.sequential import LOOKS, Design, Margins
-from harness.gate.trace import BIMODAL, SAME, SLOWER, Trace, read_trace
+from harness.gate.trace import BIMODAL, SAME, SLOWER, Trace
 from harness.gate.verdict import Verdict
 
 STANDARD = Design()
@@ -193,55 +184,7 @@ class Quality:
         return [*rows, (name, f"seconds of measuring, unchanged, {largest}", "at most 5", f"{spent:.1f}: {verdict}")]
 
 
-# --- the document ---------------------------------------------------------------------------------------
-
-
-def document(traces: Sequence[Quality], accuracy: AccuracyTrials) -> str:
-    """The whole text."""
-    fewest = min(quality.ours(name, all[0]).share(Verdict.PASS).windows
-                 for quality in traces for name, all in DESIGN_OF.items())  # fmt: skip
-    parts = [
-        INTRODUCTION.format(
-            visit=PAIRS_PER_VISIT, alpha=STANDARD.alpha, miss=STANDARD.miss, looks=", ".join(map(str, LOOKS))
-        ),
-        f"At least {fewest} windows stand behind every share of the first design of an effect.",
-        "## Goals",
-        table(("trace", "what", "goal", "measured"), [row for quality in traces for row in quality.goals()]),
-    ]
-    for quality in traces:
-        parts += _sections(quality)
-    return "\n\n".join([*parts, "## Accuracy on the same documents", accuracy.text()]) + "\n"
-
-
-def _sections(quality: Quality) -> Iterable[str]:
-    name = quality.trace.header.name
-    yield f"## The trace `{name}`"
-    yield quality.recording()
-    yield f"### Ours on `{name}`"
-    yield quality.verdicts()
-    yield quality.bound()
-    yield f"### The rules of others on `{name}`"
-    yield OTHERS.format(turns=OTHERS_TURNS, seconds=2 * OTHERS_TURNS * quality.turn_seconds)
-    yield quality.side_by_side()
-    yield f"![alarms and open questions against time](gate_quality_{name}.svg)"
-
-
-INTRODUCTION = """# How good the gate is
-
-Made by `make quality` from the traces under `results/traces/`, which `make traces` records; no figure is typed.
-
-A trace holds turns of real cells of this harness: live workers that take turns in random order, restarted every
-session. `base` and `same` are the same code; `+3%`, `+5%` and `+10%` do that much more work (small matrix products
-after every call, calibrated once a trace); in `bimodal` half of the calls work 10% longer.
-
-A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes {visit} pairs a
-visit, with fresh workers for every visit, looks at {looks} pairs, and stops when it has
-decided: alpha {alpha:g} a cell (1% over 100 cells), and at most {miss:g} of what is to be caught is passed.
-Intervals are exact (Clopper and Pearson), 95%; windows that share a session are not quite independent."""
-
-OTHERS = """A rule's name stands for its decision applied to these samples, not for running the tool. Each gets {turns}
-turns a side ({seconds:.1f} s a cell on average). Sequential: B's turns after A's, in the same workers; interleaved:
-both in the same rounds; stored: A from ten minutes before. None of them can say "inconclusive"."""
+# --- words ----------------------------------------------------------------------------------------------
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -284,31 +227,3 @@ def _judged(share: Share, goal: float, least: bool) -> str:
     reached = share.value >= goal if least else share.value <= goal
     proven = low >= goal if least else high <= goal
     return f"{_with_interval(share)}: {'proven' if proven else 'reached' if reached else 'missed'}"
-
-
-def write(traces: Sequence[Path], out: Path, flips: int = FLIPS) -> None:
-    """Make the document and its plots. Raises UsageError when a trace cannot be read or there is none."""
-    if not traces:
-        raise UsageError("no trace; `make traces` records them", "results/traces")
-    found = [Quality(read_trace(path), flips) for path in traces]
-    out.write_text(document(found, AccuracyTrials.simulate()))
-    for quality in found:
-        out.with_name(f"{out.stem}_{quality.trace.header.name}.svg").write_text(quality.plot())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m harness.gate.quality", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/gate_quality.md"))
-    parser.add_argument("traces", type=Path, nargs="*", default=sorted(Path("results/traces").glob("*.jsonl.gz")))
-    args = parser.parse_args(argv)
-    try:
-        write(args.traces, args.out)
-    except UsageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

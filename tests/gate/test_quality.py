@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from harness.errors import UsageError
 from harness.gate.accuracy_trials import AccuracyTrials
-from harness.gate.quality import RULES, SLOWER, Quality, _judged, main, write
+from harness.gate.quality import RULES, SLOWER, Quality, _judged
+from harness.gate.quality_document import main, write
 from harness.gate.replay import Share
 from harness.gate.trace import Trace, append
 from tests.gate.fake_trace import fake_trace
@@ -30,7 +31,7 @@ def stored(folder: Path, trace: Trace, name: str) -> Path:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quality")
     traces = [stored(folder, fake_trace(14), "calm"), stored(folder, fake_trace(14, noise=0.4), "wild")]
-    write(traces, folder / "gate_quality.md", flips=5)
+    write(traces, folder / "gate_quality.md", live=None, flips=5)
     return folder
 
 
