@@ -50,6 +50,7 @@ def main(args: argparse.Namespace) -> int:
 
         output.emit(render([store], args.format, output.width(), planning.registry.columns()))
         print(f"stored in {store.path}", file=sys.stderr)
+        print(_where_time_went(store), file=sys.stderr)
     if not finished:
         print(f"harness: interrupted; {len(records)} finished cells are stored", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -82,6 +83,25 @@ def _outlook(planning: Planning) -> list[str]:
         runs = ", ".join(dict.fromkeys(one.measured_in for one in former))
         lines.append(f"{len(former)} are taken over unchanged from {runs}; --fresh measures them again")
     return lines + [f"measured again, because it changed: {change}" for change in planning.changes()]
+
+
+def _where_time_went(store: RunFolder) -> str:
+    """Whether the time went into measuring, and what else took it."""
+    from harness.run.progress import duration
+
+    end = store.end()
+    if end is None:
+        return "how the time was spent could not be stored"
+    if not end.seconds:
+        return f"took {duration(end.wall_seconds)}: nothing was measured"
+    setup, checks = (end.seconds.get(name, 0.0) / end.working_seconds for name in ("setup", "checks"))
+    loading = duration(end.seconds.get("loading", 0.0))
+    parts = [
+        f"{end.measuring:.0%} in measured blocks ({end.warming:.0%} of that warm-up)",
+        f"{setup:.0%} setting up, {checks:.0%} checking answers",
+        f"{max(0.0, 1 - end.measuring - setup - checks):.0%} otherwise",
+    ]
+    return f"took {duration(end.wall_seconds)}, {loading} of it starting workers; of the rest {', '.join(parts)}"
 
 
 def _refuse_unwritable(path: Path) -> None:

@@ -38,6 +38,7 @@ class AccuracyMeasurement(Measurement):
     """One lm-eval task (or group) on one variant; all the work is in `finish`."""
 
     timed: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("lm_eval", "lm_eval.tasks")
 
     def __init__(self, workload: Workload, bench: Bench, cell: CellId) -> None:
         """Load tokenizer and documents. Raises UsageError when there are none or the documents are too long."""
@@ -48,10 +49,6 @@ class AccuracyMeasurement(Measurement):
         self.tokenizer = load_tokenizer(bench.checkpoint)
         self.task = find_task(task_name(workload), bench.checkpoint)
         _require_room(self.task, bench.runner.config.max_position_embeddings)
-
-    @classmethod
-    def load(cls) -> None:
-        """lm-eval takes seconds to import."""
 
     def finish(self) -> Outcome:
         """Run the task; `incorrect` when a log-likelihood is not a finite number."""

@@ -50,13 +50,21 @@ class CpuClock(Clock):
 
 
 class CudaClock(Clock):
-    """CUDA events on the current stream of `device`."""
+    """CUDA events on the current stream of `device`; with `flush_l2`, every call starts with an L2 cache of zeros."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, flush_l2: bool = False) -> None:
         self.device = torch.device(device)
+        self.zeros = self._twice_the_cache() if flush_l2 else None
 
     def settle(self) -> None:
+        if self.zeros is not None:
+            self.zeros.zero_()
         torch.cuda.synchronize(self.device)
+
+    def _twice_the_cache(self) -> torch.Tensor:
+        """As much memory as is sure to replace whatever the cache holds."""
+        size = torch.cuda.get_device_properties(self.device).L2_cache_size
+        return torch.empty(2 * size, dtype=torch.uint8, device=self.device)
 
     def mark(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)
@@ -68,6 +76,6 @@ class CudaClock(Clock):
         return [before.elapsed_time(after) for before, after in pairwise(marks)]
 
 
-def clock_for(device: str) -> Clock:
-    """The clock of a device: `cpu`, or `cuda` with or without a number."""
-    return CudaClock(device) if device.startswith("cuda") else CpuClock()
+def clock_for(device: str, flush_l2: bool = False) -> Clock:
+    """The clock of a device: `cpu`, or `cuda` with or without a number. Only a GPU's cache can be flushed."""
+    return CudaClock(device, flush_l2) if device.startswith("cuda") else CpuClock()

@@ -52,6 +52,8 @@ class Bench:
     """Id of the cell whose stored outputs this cell is held against; None when it is the first of its kind."""
     progress: Callable[[float, str], None] = no_progress
     """Told how far a long step is (0 to 1) and what it is."""
+    flush_l2: bool = False
+    """Whether a GPU's L2 cache is overwritten before every timed call."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Measurement(ABC):
 
     timed: ClassVar[bool]
     """False for kinds that have no clock: they do all their work in `finish` and get no warm-up and no turns."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Modules that take long to import: that is part of loading a worker, not of a cell."""
 
     def __init__(self, workload: Workload, bench: Bench, cell: CellId) -> None:
         self.workload = workload
@@ -82,8 +86,12 @@ class Measurement(ABC):
         """One untimed repetition of exactly what `block` times."""
         raise NotImplementedError(f"{type(self).__name__} is not timed")
 
-    def block(self) -> None:
-        """One timed repetition; its samples stay in the measurement until `finish`."""
+    def block(self, inputs: int | None = None) -> dict[str, list[float]]:
+        """One timed repetition: metric -> samples, which stay in the measurement as well, until `finish`.
+
+        Equal numbers as `inputs` draw equal inputs in every worker; None draws new ones. Metrics that may not be given
+        are left out.
+        """
         raise NotImplementedError(f"{type(self).__name__} is not timed")
 
     @abstractmethod
@@ -100,12 +108,22 @@ def open_measurement(workload: Workload, bench: Bench, cell: CellId) -> Measurem
     Sets up what the cell needs (state, prompts), untimed. Raises UsageError when the checkpoint cannot serve
     the workload, such as text prompts without a tokenizer or a length beyond the model's maximum.
     """
-    kind = cell.workload["kind"]
+    return measurement_class(cell.workload["kind"])(workload, bench, cell)
+
+
+def import_needs(kind: str) -> None:
+    """Import everything that takes long before the first cell of a kind."""
+    for module in measurement_class(kind).needs:
+        importlib.import_module(module)
+
+
+def measurement_class(kind: str) -> type[Measurement]:
+    """The class that measures a kind of workload; raises UsageError for an unknown kind."""
     if kind not in KINDS:
         raise unknown("workload kind", kind, KINDS)
     module, _, name = KINDS[kind].partition(":")
-    measurement: Measurement = getattr(importlib.import_module(module), name)(workload, bench, cell)
-    return measurement
+    found: type[Measurement] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def outputs_path(folder: Path, cell_id: str) -> Path:

@@ -23,6 +23,9 @@ from harness.suite.schema import Workload
 NOT_REAL = (" (emulated)", " (interpreted)")
 """How `Runner.resolved()` ends the value of a slot whose arithmetic is right but whose speed says nothing."""
 
+MEMORY = ("peak_memory", "peak_memory_growth")
+"""Metrics of every timed kind that come from the memory meter, one sample a repetition."""
+
 CHECK_ROWS = 3
 """Rows of logits that an answer is judged by at least, so that one swapped expert or key does not decide."""
 
@@ -40,11 +43,10 @@ class TimedMeasurement(Measurement):
         super().__init__(workload, bench, cell)
         self.prompts: Prompts = open_prompts(bench, self.workload.context)
         self.prompt_facts = self.prompts.facts()
-        self.clock = clock_for(bench.device)
+        self.clock = clock_for(bench.device, bench.flush_l2)
         self.memory = memory_for(bench.device)  # after the tokenizer and the text, before the caches
         self.repetition = 0
-        self.peaks: list[int] = []
-        self.samples: dict[str, list[float]] = {name: [] for name in self.timing}
+        self.samples: dict[str, list[float]] = {name: [] for name in (*self.timing, *MEMORY)}
         self.devices = 1  # a runner works on one device
 
     # --- what a kind of workload is ---------------------------------------------------------------
@@ -69,14 +71,14 @@ class TimedMeasurement(Measurement):
         self.repeat(f"warm-up {self.repetition}")
 
     @torch.inference_mode()
-    def block(self) -> None:
+    def block(self, inputs: int | None = None) -> dict[str, list[float]]:
         self.repetition += 1
         self.memory.reset()
-        samples = self.repeat(f"timed {self.repetition}")
-        peak = self.memory.peak()
-        self.peaks += [] if peak is None else [peak]
-        for name in self.timing:
-            self.samples[name] += samples[name]
+        samples = self.repeat(f"timed {self.repetition if inputs is None else inputs}")
+        samples |= self._memory_samples(self.memory.peak())
+        for name, values in samples.items():
+            self.samples[name] += values
+        return {name: values for name, values in samples.items() if name in MEMORY or not self._unreal()}
 
     @torch.inference_mode()
     def finish(self) -> Outcome:
@@ -85,6 +87,8 @@ class TimedMeasurement(Measurement):
         if verdict.errors:
             metrics["rel_l2_vs_reference"] = metric("rel_l2_vs_reference", verdict.errors)
         context = {**self.prompt_facts, "held_against": verdict.held_against, **self.facts()}
+        if self.bench.flush_l2:
+            context["l2_flushed"] = self.bench.device.startswith("cuda")
         if not verdict.faults:
             return Outcome(Status.PASSED, [], metrics, context)
         return Outcome(Status.INCORRECT, verdict.faults, _withhold_all(metrics), context)
@@ -112,23 +116,27 @@ class TimedMeasurement(Measurement):
         return {**self._timing_metrics(), **self._memory_metrics(), **self._size_metrics()}
 
     def _timing_metrics(self) -> dict[str, Metric]:
-        unreal = [f"{slot} is {value}" for slot, value in self.bench.runner.resolved().items() if _is_unreal(value)]
+        unreal = self._unreal()
         if unreal:
             return {name: withheld(name, "not timed: " + "; ".join(unreal)) for name in self.timing}
-        return {
-            name: metric(name, samples) if samples else withheld(name, "no sample was taken")
-            for name, samples in self.samples.items()
-        }
+        return self._given(self.timing, "no sample was taken")
 
     def _memory_metrics(self) -> dict[str, Metric]:
-        if not self.peaks or self.memory.resident is None:
-            reason = "this system does not tell a process's peak memory"
-            return {name: withheld(name, reason) for name in ("peak_memory", "peak_memory_growth")}
-        growth = [max(0, peak - self.memory.resident) for peak in self.peaks]
-        return {
-            "peak_memory": metric("peak_memory", self.peaks),
-            "peak_memory_growth": metric("peak_memory_growth", growth),
-        }
+        return self._given(MEMORY, "this system does not tell a process's peak memory")
+
+    def _given(self, names: Sequence[str], reason: str) -> dict[str, Metric]:
+        """Metrics with samples, and those without withheld for a reason."""
+        taken = self.samples
+        return {name: metric(name, taken[name]) if taken[name] else withheld(name, reason) for name in names}
+
+    def _memory_samples(self, peak: int | None) -> dict[str, list[float]]:
+        if peak is None or self.memory.resident is None:
+            return {}
+        return dict(zip(MEMORY, ([peak], [max(0, peak - self.memory.resident)]), strict=True))
+
+    def _unreal(self) -> list[str]:
+        """What computes otherwise than it would in earnest, so that its time says nothing."""
+        return [f"{slot} is {value}" for slot, value in self.bench.runner.resolved().items() if _is_unreal(value)]
 
     def _size_metrics(self) -> dict[str, Metric]:
         state = self.sized_state()

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from harness.records.conditions import Conditions
 from harness.records.statistics import STATISTICS
 from harness.suite.variant import Variant
 
@@ -48,6 +49,26 @@ class Metric(msgspec.Struct, frozen=True, omit_defaults=True):
         return None if self.withheld is not None or not self.samples else STATISTICS[self.statistic](self.samples)
 
 
+class Block(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn of a timed cell: the samples that were taken in one go."""
+
+    process: int
+    """Which worker process took it, counted from 0; processes differ more than the blocks of one do."""
+    round: int
+    """Blocks of one round and process were taken next to each other by all variants."""
+    position: int
+    """Place in the round's random order."""
+    seconds: float
+    """Wall time, inputs and bookkeeping included."""
+    counts: dict[str, int] = {}
+    """Metric -> how many samples of it were taken."""
+    conditions: Conditions = Conditions()
+    dropped: bool = False
+    """True when the machine was disturbed and the block was taken again: its samples are not among the metrics'."""
+    samples: dict[str, list[float]] = {}
+    """Of a dropped block only: metric -> samples. All others are in the metrics, in the order of the blocks."""
+
+
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of records.jsonl."""
 
@@ -65,6 +86,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Operator slot -> implementation that really ran."""
     context: dict[str, Any] = {}
     """Machine, versions, threads, load, git state, text hash: whatever a reader needs to judge the numbers."""
+    blocks: list[Block] = []
+    """The turns of a timed cell, in the order in which they were taken; `harness.records.blocks` splits samples up."""
     output: str = ""
     """Tail of the worker's output when the cell did not pass."""
     samples_file: str | None = None

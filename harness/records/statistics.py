@@ -28,6 +28,25 @@ def relative_spread(samples: Sequence[float]) -> float:
     return (quantile(samples, 0.75) - quantile(samples, 0.25)) / 2 / abs(middle)
 
 
+def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
+    """Half the t interval of the mean of independent values; infinite for fewer than two.
+
+    >>> round(half_width([1.0, 2.0, 3.0]), 3)
+    2.484
+    """
+    if len(values) < 2:
+        return math.inf
+    quantile = t_quantile((1 + confidence) / 2, len(values) - 1)
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def t_quantile(level: float, degrees: float) -> float:
+    """Quantile of Student's t; infinite without a degree of freedom."""
+    from scipy import special
+
+    return math.inf if degrees <= 0 else float(special.stdtrit(degrees, level))
+
+
 STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
     "median": lambda samples: quantile(samples, 0.5),
     "mean": statistics.fmean,

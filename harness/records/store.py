@@ -1,8 +1,10 @@
 """The run folder: every record on disk, flushed, before the next cell starts.
 
     results/<suite>-<UTC time>/run.json         suite and context, written once at the start
-                               records.jsonl    one record a line, appended and synced as cells end
+                               records.jsonl    one record a line, appended and synced as cells end; a timed cell gets a
+                                                line after each of its processes, of which the last one counts
                                samples/*.jsonl  per-document results of accuracy cells
+                               end.json         how it ended and where its time went
                                scratch/         workers' files, removed when the run ends
 
 A run that is killed leaves whole lines and at most one broken last line, which readers drop.
@@ -10,6 +12,7 @@ A run that is killed leaves whole lines and at most one broken last line, which 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -51,6 +54,41 @@ class RunHeader(msgspec.Struct, frozen=True):
     tables: dict[str, TableHeader] = {}
     """The suite's tables, in the order in which they are shown."""
     schema: int = SCHEMA
+
+
+class RunEnd(msgspec.Struct, frozen=True):
+    """The content of end.json: a run without one was killed."""
+
+    ended: str
+    """UTC, ISO 8601."""
+    finished: bool
+    """False when Ctrl-C or an error ended it early."""
+    wall_seconds: float
+    seconds: dict[str, float]
+    """Of the wall time: `loading` workers, `setup` of cells, `warmup`, `measured` blocks, `checks` of answers."""
+
+    @classmethod
+    def of(cls, finished: bool, wall_seconds: float, seconds: dict[str, float]) -> RunEnd:
+        """The end of a run, now."""
+        rounded = {purpose: round(spent, 3) for purpose, spent in seconds.items()}
+        return cls(datetime.now(UTC).isoformat(timespec="seconds"), finished, round(wall_seconds, 3), rounded)
+
+    @property
+    def working_seconds(self) -> float:
+        """Wall time without loading workers."""
+        return self.wall_seconds - self.seconds.get("loading", 0.0)
+
+    @property
+    def measuring(self) -> float:
+        """Share of the working time inside measured or warm-up blocks; 1 when there was none."""
+        spent = self.seconds.get("measured", 0.0) + self.seconds.get("warmup", 0.0)
+        return spent / self.working_seconds if self.working_seconds > 0 else 1.0
+
+    @property
+    def warming(self) -> float:
+        """Share of the measured and warm-up blocks that was warm-up."""
+        spent = self.seconds.get("measured", 0.0) + self.seconds.get("warmup", 0.0)
+        return self.seconds.get("warmup", 0.0) / spent if spent else 0.0
 
 
 @dataclass(frozen=True)
@@ -145,15 +183,18 @@ class RunFolder:
         return copy
 
     def records(self) -> list[Record]:
-        """All finished cells, in the order in which they ended. A broken last line (a killed run) is dropped.
+        """The last record of every cell, in the order in which they ended.
 
-        Raises UsageError with the line number when any other line is not a record.
+        A broken last line (a killed run) is dropped. Raises UsageError with the line number when any other line is
+        not a record.
         """
         path = self.path / "records.jsonl"
         lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
         whole, rest = lines[:-1], lines[-1]
         records = [_record(line, f"{path}:{number}") for number, line in enumerate(whole, 1) if line.strip()]
-        return records + _unfinished(rest)
+        records += _unfinished(rest)
+        newest = {record.cell: record for record in records}
+        return [record for record in records if newest[record.cell] is record]
 
     def samples(self, record: Record) -> list[dict[str, Any]]:
         """The per-document results of a record; empty when it has none."""
@@ -162,9 +203,22 @@ class RunFolder:
         with (self.path / record.samples_file).open("rb") as file:
             return [msgspec.json.decode(line) for line in file]
 
-    def close(self) -> None:
-        """Remove the workers' scratch files; a run without a single record is removed altogether."""
+    def end(self) -> RunEnd | None:
+        """How the run ended; None while it runs, or when it was killed."""
+        try:
+            return msgspec.json.decode((self.path / "end.json").read_bytes(), type=RunEnd)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def close(self, end: RunEnd | None = None) -> None:
+        """Remove the workers' scratch files and say how it ended; a run without a single record is removed altogether.
+
+        A disk that is full by now costs the note on how it ended, and nothing else.
+        """
         shutil.rmtree(self.scratch, ignore_errors=True)
+        if end is not None:
+            with contextlib.suppress(OSError):
+                _write_synced(self.path / "end.json", msgspec.json.format(msgspec.json.encode(end)) + b"\n")
         if not (self.path / "records.jsonl").exists():
             shutil.rmtree(self.path, ignore_errors=True)
 

@@ -22,6 +22,8 @@ START_SECONDS = 5.0
 """Starting a worker: interpreter and imports."""
 CELL_SECONDS = 0.5
 """What every cell costs besides computing: prompts, state, messages, storing."""
+CHECKS = 2
+"""Repetitions that checking an answer costs, roughly."""
 CALL_SECONDS_PER_LAYER = 2e-3
 """What every call costs besides computing: Python and small operators."""
 BYTES_PER_SECOND_LOADED = 200e6
@@ -95,15 +97,24 @@ def work_of(workload: Workload) -> Work:
 
 
 def seconds_of(workload: Workload, variant: Variant, config: ModelConfig, sampling: Sampling, rates: Rates) -> float:
-    """Estimated seconds of one cell: set-up, warm-up, all turns and the check, without starting the worker."""
+    """Estimated seconds of one cell, all its processes: set-up, warm-up, turns and check, without starting workers.
+
+    Where precision decides how many rounds there are, half of the time budget is assumed.
+    """
     work = work_of(workload)
     once = _prompt_seconds(work, variant, config, rates) + work.steps * _step_seconds(work, variant, config, rates)
     if isinstance(workload, Accuracy | Equivalence):
         return CELL_SECONDS + once
     setup = Work(work.batch, work.context, 0, work.context)
     filled = isinstance(workload, Decode) and workload.context != "synthetic"
-    repetitions = sampling.warmup + sampling.rounds * sampling.samples + 1
-    return CELL_SECONDS + once * repetitions + (_prompt_seconds(setup, variant, config, rates) if filled else 0.0)
+    opening = CELL_SECONDS + (_prompt_seconds(setup, variant, config, rates) if filled else 0.0)
+    return sampling.processes * (opening + once * (sampling.warmup + CHECKS)) + _timed_seconds(once, sampling)
+
+
+def _timed_seconds(once: float, sampling: Sampling) -> float:
+    least = max(sampling.rounds, sampling.processes) * sampling.samples * once
+    most = math.inf if sampling.max_rounds is None else sampling.max_rounds * sampling.samples * once
+    return max(least, min(most, sampling.budget / 2))
 
 
 def load_seconds(variant: Variant, config: ModelConfig) -> float:

@@ -141,7 +141,8 @@ def take_over(plan: Plan, former: FormerRuns, identities: Identities) -> Plan:
         candidates = former.of(planned.cell.id) if planned.runs else []
         identity = identities.of(table, planned) if candidates else {}
         same = next((one for one in candidates if one.record.identity == identity), None)
-        return replace(planned, former=same)
+        whole = same is None or _is_complete(same.record, planned, table.sampling.processes)
+        return replace(planned, former=same) if whole else replace(planned, begun=same)
 
     tables = [replace(table, cells=[marked(table, one) for one in table.cells]) for table in plan.tables]
     return replace(plan, tables=tables)
@@ -156,6 +157,11 @@ def changes(plan: Plan, former: FormerRuns, identities: Identities) -> list[str]
             if candidates:
                 reasons[_difference(identities.of(table, planned), candidates[0].record.identity)] += 1
     return [f"{count} {'cells' if count > 1 else 'cell'}: {what}" for what, count in reasons.items()]
+
+
+def _is_complete(record: Record, planned: PlannedCell, processes: int) -> bool:
+    """Whether every process of a timed cell has been measured; the record of an interrupted run may lack some."""
+    return not planned.is_timed or len({block.process for block in record.blocks}) >= processes
 
 
 def _is_whole(folder: RunFolder, record: Record) -> bool:

@@ -40,11 +40,18 @@ class PlannedCell:
     """True when `seconds` is what the same cell took before, False when it is estimated from its operations."""
     former: Stored | None = None
     """The stored record that answers for it, so that it need not be measured again."""
+    begun: Stored | None = None
+    """A stored record of some of its processes, so that only the others need to be measured."""
 
     @property
     def runs(self) -> bool:
         """Whether nothing is known against it."""
         return not self.reasons
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its kind has a clock, and so rounds and processes."""
+        return self.cell.workload["kind"] in CHECKED
 
     @property
     def measured(self) -> bool:
@@ -107,6 +114,12 @@ class PlannedTable:
         return [planned for planned in self.cells if planned.workload is workload]
 
     @property
+    def starts(self) -> dict[Variant, int]:
+        """How often each variant's worker is started: those of timed cells are restarted."""
+        timed = {planned.cell.variant for planned in self.measured if planned.is_timed}
+        return {variant: self.sampling.processes if variant in timed else 1 for variant in self.variants}
+
+    @property
     def bytes_together(self) -> int:
         """Memory of all workers alive at once: all rest but one, which is at its peak."""
         workers = [self.memory[variant] for variant in self.variants]
@@ -138,7 +151,9 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Estimated time of the whole run."""
-        loading = sum(table.load_seconds[variant] for table in self.tables for variant in table.variants)
+        loading = sum(
+            count * table.load_seconds[variant] for table in self.tables for variant, count in table.starts.items()
+        )
         return loading + sum(planned.seconds for planned in self.cells if planned.measured)
 
 

@@ -10,10 +10,14 @@ from typing import Any, TypeAlias
 import msgspec
 
 from harness.contract.planted import Planted
+from harness.records.conditions import Conditions
 from harness.records.record import Metric, Status
 from harness.suite.cell import CellId
 from harness.suite.schema import Workload
 from harness.suite.variant import Variant
+
+PROTOCOL = 2
+"""Version of what is said here. Version 1 had no number and kept the samples of a turn until the end."""
 
 PARENT_CONTEXT = (
     "machine",
@@ -62,12 +66,18 @@ class Open(Message, frozen=True):
     workload: Workload
     reference: str | None
     warmup: int
+    """Untimed repetitions, at least."""
+    warmup_limit: int = 0
+    """Untimed repetitions, at most, while each is still faster than those before; never fewer than `warmup`."""
+    flush_l2: bool = False
 
 
 class Block(Message, frozen=True):
     """One turn of the open cell: `samples` timed repetitions. Answered by `Done`."""
 
     samples: int
+    inputs: int | None = None
+    """Number of the first repetition: equal numbers draw equal inputs in every worker. None draws new ones."""
 
 
 class Finish(Message, frozen=True):
@@ -86,16 +96,30 @@ class Ready(Message, frozen=True):
     resolved: dict[str, str]
     context: dict[str, Any]
     """What every record of this worker carries: threads, framework settings, plugins' facts."""
+    protocol: int = 1
+    """The worker's `PROTOCOL`; workers of version 1 do not say."""
+    roots: dict[str, str] = {}
+    """Package -> folder that it was loaded from."""
 
 
 class Opened(Message, frozen=True):
     """The cell is warm; `timed` says whether it takes turns."""
 
     timed: bool
+    loading_seconds: float = 0.0
+    """Importing what this kind of cell needs, when it is the worker's first."""
+    warmup_seconds: float = 0.0
 
 
 class Done(Message, frozen=True):
     """A turn is over."""
+
+    samples: dict[str, list[float]] = {}
+    """Metric -> what was measured, in the order in which it was; empty for metrics that may not be given."""
+    seconds: float = 0.0
+    """Wall time of the turn's repetitions, inputs and bookkeeping included."""
+    conditions: Conditions = Conditions()
+    """What the machine was like meanwhile."""
 
 
 class Result(Message, frozen=True):

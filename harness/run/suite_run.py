@@ -12,9 +12,10 @@ from harness.run import machine
 from harness.run.client import package_root
 from harness.run.former import Identities
 from harness.run.interrupts import interruptible
+from harness.run.ledger import Ledger
 from harness.run.plan import Plan
 from harness.run.progress import Progress
-from harness.run.table import TableRun
+from harness.run.table import OpenRun, TableRun
 
 
 def create_folder(plan: Plan, out: Path, command: dict[str, Any]) -> RunFolder:
@@ -38,6 +39,8 @@ def run_plan(plan: Plan, identities: Identities, store: RunFolder, progress: Pro
     Raises UsageError when a worker finds the input to blame, such as a checkpoint with a misshapen tensor.
     """
     context = {key: store.header.context[key] for key in ("machine", "versions", "git")} | _settings(plan)
+    run = OpenRun(plan, identities, store, progress, Ledger(), context)
+    finished = False
     active: list[TableRun] = []
 
     def kill_workers() -> None:
@@ -47,14 +50,15 @@ def run_plan(plan: Plan, identities: Identities, store: RunFolder, progress: Pro
     try:
         with interruptible(kill_workers):
             for planned in plan.tables:
-                active[:] = [TableRun(plan, planned, identities, store, progress, context)]
-                active[0].run()
-        return True
+                active[:] = [TableRun(run, planned)]
+                active[0].measure()
+        finished = True
     except KeyboardInterrupt:
-        return False
+        pass
     finally:
         progress.close()
-        store.close()
+        store.close(run.ledger.close(finished))
+    return finished
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """One table measured: all variants of a workload in turn, round after round, in a fresh random order.
 
 What changes slowly on a machine (clocks, temperature, neighbours) then meets every variant alike. Only one worker
-is active at a time. Workers that would not fit into memory together run one after another, and records say so.
+is active at a time. When all cells have had their rounds, the workers are replaced and everything is timed again, as
+often as the suite says: that shows how much processes differ, and every cell shares the cost of starting them.
+Workers that would not fit into memory together run one after another, and records say so.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,94 +22,119 @@ from harness.run import machine
 from harness.run.cell import CellRun
 from harness.run.former import Identities
 from harness.run.interrupts import shielded
+from harness.run.ledger import Ledger
 from harness.run.plan import Plan, PlannedCell, PlannedTable
 from harness.run.progress import Progress
 from harness.run.workers import Workers
 from harness.suite.cell import CellId
 
 
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that is going on: what its tables share."""
+
+    plan: Plan
+    identities: Identities
+    store: RunFolder
+    progress: Progress
+    ledger: Ledger
+    context: dict[str, Any]
+    """What every record carries."""
+
+
 class TableRun:
     """Runs one planned table and stores each record as its cell ends."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        table: PlannedTable,
-        identities: Identities,
-        store: RunFolder,
-        progress: Progress,
-        context: dict[str, Any],
-    ) -> None:
-        self.plan = plan
+    def __init__(self, run: OpenRun, table: PlannedTable) -> None:
+        self.run = run
         self.table = table
-        self.store = store
-        self.progress = progress
-        self.workers = Workers(plan, table, store.scratch, progress)
-        self.identities = identities
-        self.checkpoint = identities.checkpoint(table)
-        self.interleaved = table.fits_together(machine.available_memory_bytes(plan.facts.device))
-        self.context = {**context, "interleaved": self.interleaved}
+        self.workers = Workers(run.plan, table, run.store.scratch, run.progress)
+        self.checkpoint = run.identities.checkpoint(table)
+        self.interleaved = table.fits_together(machine.available_memory_bytes(run.plan.facts.device))
+        self.context = {**run.context, "interleaved": self.interleaved}
         self.failed: set[str] = set()
         """Ids of cells that have ended without a usable answer."""
+        self.answered: set[str] = set()
+        """Ids of cells whose answer is there for others to be held against."""
+        self.runs = {
+            planned.cell.id: CellRun(planned, self.workers, table.sampling, run.progress, run.ledger)
+            for planned in table.cells
+            if planned.runs
+        }
 
-    def run(self) -> None:
+    def measure(self) -> None:
         """Measure every cell that has to be; the others are recorded with their reasons, or as stored before."""
+        for planned in self.table.cells:
+            if not planned.runs:
+                self._append(self._unsupported(planned))
+            if planned.former:
+                with shielded():
+                    self.run.store.adopt(planned.former.folder, planned.former.record, planned.former.measured_in)
+        for process in range(self.table.sampling.processes):
+            self._one_process(process)
+
+    def _one_process(self, process: int) -> None:
+        """Every cell that is yet to be measured in a process of this number, with fresh workers."""
         try:
-            for planned in self.table.cells:
-                if not planned.runs:
-                    self._append(self._unsupported(planned))
-                if planned.former:
-                    with shielded():
-                        self.store.adopt(planned.former.folder, planned.former.record, planned.former.measured_in)
-            for group in self._groups():
+            for group in self._groups(process):
                 if not self.interleaved:
-                    self.workers.drop_others(group[0].cell.variant)
-                self._measure(group)
+                    self.workers.drop_others(group[0].id.variant)
+                self._measure(group, process)
         finally:
             self.workers.close()
 
-    def _groups(self) -> list[list[PlannedCell]]:
+    def _groups(self, process: int) -> list[list[CellRun]]:
         """Cells that take turns with each other: those of one workload; without interleaving, each cell alone."""
-        running = self.table.working
+        needing = [run for run in self.runs.values() if run.needs(process)]
+        present = needing + self._answering(needing)
+        ordered = [run for run in self.runs.values() if run in present]
         if not self.interleaved:
-            return [[planned] for planned in sorted(running, key=self._alone_order)]
-        groups = ([one for one in running if one.workload is workload] for workload in self.table.table.workloads)
+            references = {one.variant for run in ordered if (one := self._reference(run.id))}
+            return [[run] for run in sorted(ordered, key=lambda run: self._alone_order(run, references))]
+        workloads = self.table.table.workloads
+        groups = ([run for run in ordered if run.planned.workload is workload] for workload in workloads)
         return [group for group in groups if group]
 
-    def _alone_order(self, planned: PlannedCell) -> tuple[bool, int]:
-        """Variant by variant; those that others are held against come first, so that their outputs are there."""
-        variant = planned.cell.variant
-        references = [self._reference(one.cell) for one in self.table.working]
-        is_reference = any(reference is not None and reference.variant == variant for reference in references)
-        return not is_reference, self.table.table.variants.index(variant)
+    def _answering(self, needing: Sequence[CellRun]) -> list[CellRun]:
+        """Cells that are measured already and whose answer is not there: others have to be held against it."""
+        references = {one.id for run in needing if (one := self._reference(run.id))}
+        wanted = references - self.answered - {run.id.id for run in needing}
+        return [run for run in self.runs.values() if run.id.id in wanted]
 
-    def _measure(self, group: list[PlannedCell]) -> None:
+    def _alone_order(self, run: CellRun, references: set[Any]) -> tuple[bool, int]:
+        """Variant by variant; those that others are held against come first, so that their outputs are there."""
+        return run.id.variant not in references, self.table.table.variants.index(run.id.variant)
+
+    def _measure(self, group: list[CellRun], process: int) -> None:
         """Open all cells (the baseline first), give them their turns, then finish those first that others need.
 
-        A cell whose stored record is good takes no turns: it only answers, because others are held against it.
+        A cell that is measured already takes no turns: it only answers, because others are held against it.
         """
-        runs = [CellRun(planned, self.workers, self.table.sampling, self.progress) for planned in group]
+        taking_turns = [run for run in group if run.needs(process)]
         references: dict[str, CellId | None] = {}
-        for run in sorted(runs, key=lambda run: run.id.variant != self.table.table.baseline):
+        for run in sorted(group, key=lambda run: run.id.variant != self.table.table.baseline):
             references[run.id.id] = self._reference(run.id)
-            run.open(references[run.id.id])
+            run.open(references[run.id.id], process, turns=run in taking_turns)
             self._store_if_failed(run)
-        self._take_turns([run for run in runs if run.alive and run.timed and run.planned.measured])
-        for run in sorted(runs, key=lambda run: references[run.id.id] is not None):
+        self._take_turns([run for run in taking_turns if run.alive and run.timed], process)
+        for run in sorted(group, key=lambda run: references[run.id.id] is not None):
             if run.alive:
                 run.finish()
-                self._store(run)
+                self._store(run, measured=run in taking_turns)
 
-    def _take_turns(self, runs: list[CellRun]) -> None:
+    def _take_turns(self, runs: list[CellRun], process: int) -> None:
+        """Rounds until every cell has had enough; the baseline as long as others need it for their ratios."""
         if not runs:
             return
-        order = random.Random(f"{self.plan.seed} {msgspec.json.encode(runs[0].id.workload)!r}")
-        for number in range(self.table.sampling.rounds):
-            turn = [run for run in runs if run.alive]
+        order = random.Random(f"{self.run.plan.seed} {process} {msgspec.json.encode(runs[0].id.workload)!r}")
+        baseline = next((run for run in runs if run.id.variant == self.table.table.baseline), None)
+        number = 0
+        while turn := _wanting(runs, baseline):
             order.shuffle(turn)
             for position, run in enumerate(turn):
                 run.take_turn(number, position)
                 self._store_if_failed(run)
+            number += 1
 
     def _reference(self, cell: CellId) -> CellId | None:
         """The cell that this one is held against, among those that run and have not failed yet."""
@@ -117,28 +146,29 @@ class TableRun:
         if not run.alive:
             self._store(run)
 
-    def _store(self, run: CellRun) -> None:
-        """Put a cell's end on disk before anything else happens; Ctrl-C waits for it."""
-        if not run.planned.measured:
+    def _store(self, run: CellRun, measured: bool = True) -> None:
+        """Put what a cell has come to on disk before anything else happens; Ctrl-C waits for it."""
+        self.answered.add(run.id.id)
+        if not measured or not run.planned.measured:
             self._note_if_failed(run)
             return
         with shielded():
-            documents = run.result.documents if run.result else None
-            samples = self.store.write_samples(run.id, documents) if documents is not None else None
+            documents = run.result.documents if run.alive and run.result else None
+            samples = self.run.store.write_samples(run.id, documents) if documents is not None else None
             record = run.record(self.checkpoint, self.context, samples)
-            self._append(replace(record, identity=self.identities.of(self.table, run.planned)))
+            self._append(replace(record, identity=self.run.identities.of(self.table, run.planned)))
 
     def _note_if_failed(self, run: CellRun) -> None:
         """A cell that only had to answer and could not: its record stays, nothing is held against it."""
         if run.failure:
             self.failed.add(run.id.id)
-            self.progress.note(f"no answer from {run.id.id}: {'; '.join(run.failure.reasons)}")
+            self.run.progress.note(f"no answer from {run.id.id}: {'; '.join(run.failure.reasons)}")
 
     def _append(self, record: Record) -> None:
-        self.store.append(record)
+        self.run.store.append(record)
         if record.status not in (Status.PASSED, Status.UNSUPPORTED):
             self.failed.add(record.cell)
-            self.progress.note(f"{record.status.value}: {record.cell}: {'; '.join(record.reasons)}")
+            self.run.progress.note(f"{record.status.value}: {record.cell}: {'; '.join(record.reasons)}")
 
     def _unsupported(self, planned: PlannedCell) -> Record:
         return Record(
@@ -151,3 +181,12 @@ class TableRun:
             checkpoint=self.checkpoint,
             context=self.context,
         )
+
+
+def _wanting(runs: Sequence[CellRun], baseline: CellRun | None) -> list[CellRun]:
+    """Who takes part in the next round; alone, a baseline goes by its own interval."""
+    others = [run for run in runs if run is not baseline and run.alive]
+    wanting = [run for run in others if run.wants_turn(baseline)]
+    if baseline is None or not baseline.alive or not (wanting if others else baseline.wants_turn(None)):
+        return wanting
+    return [baseline, *wanting]

@@ -11,11 +11,13 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import math
 import os
 import queue
 import random
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,11 +28,14 @@ from harness.records.record import Status
 from harness.run import protocol
 
 if TYPE_CHECKING:
+    from harness.measure.conditions import Watch
     from harness.measure.measurement import Measurement
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 """How allocators that raise a plain RuntimeError or OSError say it (torch's CPU allocator among them)."""
 TRACEBACK_LINES = 30
+STILL_WARMING = 0.05
+"""A repetition that is faster than all before it by this share says that the worker is not warm yet."""
 
 
 class Channel:
@@ -111,12 +116,16 @@ class Worker:
             from harness.measure.planted import PlantedRunner
 
             self.runner = PlantedRunner(self.runner, request.planted, request.seed)
-        return protocol.Ready(self.runner.resolved(), self._context())
+        self.watch = _watch(request.device)
+        return protocol.Ready(self.runner.resolved(), self._context(), protocol.PROTOCOL, _roots())
 
     def open(self, request: protocol.Open) -> protocol.Opened:
         """Set up and warm up a cell, in the plugins' context managers."""
-        from harness.measure.measurement import Bench, open_measurement
+        from harness.measure.measurement import Bench, import_needs, open_measurement
 
+        begun = time.perf_counter()
+        import_needs(request.cell.workload["kind"])
+        loading = time.perf_counter() - begun
         bench = Bench(
             runner=self.runner,
             parts=self.parts,
@@ -126,21 +135,27 @@ class Worker:
             folder=Path(self.setup.folder),
             reference=request.reference,
             progress=lambda fraction, text: self.channel.send(protocol.Progress(fraction, text)),
+            flush_l2=request.flush_l2,
         )
         measurement = open_measurement(request.workload, bench, request.cell)
         for manager in self.hooks.hook.harness_wrap_cell(cell=request.cell):
             self.wrapped.enter_context(manager)
-        for _ in range(request.warmup if measurement.timed else 0):
-            measurement.warm_up()
         self.measurement = measurement
-        return protocol.Opened(measurement.timed)
+        if not measurement.timed:
+            return protocol.Opened(False, loading)
+        return protocol.Opened(True, loading, warm_up(measurement.warm_up, request.warmup, request.warmup_limit))
 
     def block(self, request: protocol.Block) -> protocol.Done:
         """One turn."""
         measurement = self._open_measurement()
-        for _ in range(request.samples):
-            measurement.block()
-        return protocol.Done()
+        start = time.perf_counter()
+        self.watch.start()
+        samples: dict[str, list[float]] = {}
+        for number in range(request.samples):
+            inputs = None if request.inputs is None else request.inputs + number
+            for name, values in measurement.block(inputs).items():
+                samples.setdefault(name, []).extend(values)
+        return protocol.Done(samples, time.perf_counter() - start, self.watch.stop())
 
     def finish(self, _: protocol.Finish) -> protocol.Result:
         """Check and report; plugins' context managers end after the last sample, before a timed cell's check."""
@@ -172,6 +187,8 @@ class Worker:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "matmul_precision": torch.get_float32_matmul_precision(),
         }
+        if self.setup.device.startswith("cuda") and self.watch.gpu is None:
+            context["gpu_conditions"] = "not told: the package nvidia-ml-py or its driver library is not there"
         for implementation in self.hooks.hook.harness_context.get_hookimpls():
             facts = cast("dict[str, Any]", implementation.function())
             for key, value in facts.items():
@@ -179,6 +196,26 @@ class Worker:
                     raise UsageError(f"plugin {implementation.plugin_name!r} gives the context {key!r} a second time")
                 context[key] = value
         return context
+
+
+def warm_up(repeat: Callable[[], None], least: int, most: int) -> float:
+    """Repeat until a repetition no longer beats those before it, within these counts; returns the seconds it took."""
+    begun, best = time.perf_counter(), math.inf
+    for done in range(max(least, most)):
+        start = time.perf_counter()
+        repeat()
+        seconds = time.perf_counter() - start
+        if done + 1 >= least and best < math.inf and seconds > best * (1 - STILL_WARMING):
+            break
+        best = min(best, seconds)
+    return time.perf_counter() - begun
+
+
+def _watch(device: str) -> Watch:
+    from harness.measure.conditions import Watch
+    from harness.measure.nvml import GpuWatch
+
+    return Watch(GpuWatch.of(device))
 
 
 def describe(error: BaseException) -> protocol.Error:
@@ -202,10 +239,15 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _assert_from(root: Path) -> None:
     """Both packages must come from the checkout under test: an editable install may point elsewhere."""
-    for name in ("harness", "harness_plugins"):
-        place = Path(str(importlib.import_module(name).__file__)).resolve().parent.parent
-        if place not in (root, root / "plugins"):
-            raise UsageError(f"the worker loaded {name!r} from {str(place)!r}; it has to come from {str(root)!r}")
+    for name, place in _roots().items():
+        if Path(place) not in (root, root / "plugins"):
+            raise UsageError(f"the worker loaded {name!r} from {place!r}; it has to come from {str(root)!r}")
+
+
+def _roots() -> dict[str, str]:
+    """Folder that each of the project's packages was loaded from."""
+    files = {name: str(importlib.import_module(name).__file__) for name in ("harness", "harness_plugins")}
+    return {name: str(Path(file).resolve().parent.parent) for name, file in files.items()}
 
 
 def main() -> None:

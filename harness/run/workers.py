@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -21,7 +22,7 @@ class Workers:
         self.table = table
         self.scratch = scratch
         self.progress = progress
-        self._unstarted = set(table.variants)
+        self._expected = Counter(table.starts)
         self._running: dict[Variant, WorkerClient] = {}
         self._hopeless: dict[Variant, CellError] = {}
         self._started = 0
@@ -76,9 +77,9 @@ class Workers:
             self._count(variant)
 
     def _count(self, variant: Variant) -> None:
-        """The first start of each worker is part of the estimate."""
-        if variant in self._unstarted:
-            self._unstarted.remove(variant)
+        """As many starts as planned are part of the estimate."""
+        if self._expected[variant]:
+            self._expected[variant] -= 1
             self.progress.advance(self.table.load_seconds[variant])
 
     def _cannot_load(self, variant: Variant, error: CellError) -> Exception:

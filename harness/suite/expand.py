@@ -93,6 +93,7 @@ def expand(loaded: LoadedSuite, names: Names, only: Sequence[str] = ()) -> list[
 
 def _expand_table(loaded: LoadedSuite, name: str, names: Names) -> ExpandedTable:
     table, path = loaded.suite.tables[name], ("tables", name)
+    _check_rounds(table.sampling or loaded.suite.sampling, loaded, (*path, "sampling"))
     variants = _unique(
         variant
         for position, choices in enumerate(table.variants)
@@ -108,6 +109,12 @@ def _expand_table(loaded: LoadedSuite, name: str, names: Names) -> ExpandedTable
         variants=variants,
         workloads=_workloads(table, loaded, (*path, "workloads")),
     )
+
+
+def _check_rounds(sampling: Sampling, loaded: LoadedSuite, path: tuple[str | int, ...]) -> None:
+    least, most = sampling.rounds, sampling.max_rounds
+    if most is not None and most < least:
+        raise UsageError(f"max_rounds {most} is below rounds {least}", loaded.where(*path, "max_rounds"))
 
 
 def _variants(choices: Choices, names: Names, loaded: LoadedSuite, path: tuple[str | int, ...]) -> list[Variant]:

@@ -102,21 +102,43 @@ class Equivalence(Strict, frozen=True, tag_field="kind", tag="equivalence"):
 Workload: TypeAlias = Prefill | Decode | Generate | Accuracy | Equivalence
 
 
+Percent = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
+"""Such as `5%` or `2.5%`; `fraction` reads it."""
+
+
 class Sampling(Strict, frozen=True):
-    """How often a timed cell is repeated. All variants of a workload are measured in turn, round after round."""
+    """How often a timed cell is repeated: in rounds, in each of which every variant of a workload gets a turn.
+
+    Rounds go on until `precision` is reached or `budget` is spent, never fewer than `rounds` or more than `max_rounds`.
+    """
 
     rounds: Positive = 3
-    """Times that every variant gets its turn, in a fresh random order."""
+    """Times that every variant gets its turn, at least; in a fresh random order."""
+    max_rounds: Positive | None = None
+    """Times that every variant gets its turn, at most; None leaves that to `precision` and `budget`."""
     samples: Positive = 3
     """Timed repetitions per turn (decode: blocks of `steps` timed steps)."""
     warmup: Count = 1
-    """Untimed repetitions before a variant's first turn."""
+    """Untimed repetitions before a variant's first turn, at least; more while each is still faster than those before,
+    up to half as many as are timed."""
+    restarts: Count = 2
+    """Times that all workers of a table are replaced and everything is timed again: processes differ by their
+    memory layout, and no number of samples in one process shows that."""
+    precision: Percent = "2%"
+    """Half the width of the 95% interval of the time, or of its ratio to the baseline, at which rounds may end."""
+    budget: Annotated[float, Meta(ge=0)] = 10.0
+    """Seconds of timed and warm-up repetitions, all processes of a cell together, after which rounds end."""
+    flush_l2: bool = False
+    """On a GPU: overwrite the L2 cache before every timed call, so that it finds nothing there."""
     timeout: Seconds = 300.0
-    """Seconds after which a cell is ended as `timeout`; loading the model has the same limit of its own."""
+    """Seconds after which a cell, in any of its processes, is ended as `timeout`; so is loading the model."""
+
+    @property
+    def processes(self) -> int:
+        """Worker processes that each timed cell is measured in, one after the other."""
+        return self.restarts + 1
 
 
-Percent = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
-"""Such as `5%` or `2.5%`; `fraction` reads it."""
 Kind = Literal["prefill", "decode", "generate", "accuracy", "equivalence"]
 Unlike = Literal[
     "machine", "checkpoint", "inputs", "engine", "form", "selector", "precision", "cache", "kernels", "decoding"

@@ -14,6 +14,8 @@ import pytest
 from harness.check import subjects
 from harness.cli.main import main
 from harness.contract import Option, hookspecs
+from harness.records.record import Status
+from harness.records.store import RunFolder
 from harness.suite.variant import AXES
 from tests.plugins.documents import Command, File, steps
 
@@ -94,8 +96,8 @@ def test_an_installed_package_is_listed_and_runs(tmp_path: Path, installed: Path
     run = [*harness, "run", str(suite), "--out", str(tmp_path / "results")]
     done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    records = (next((tmp_path / "results").glob("*/records.jsonl"))).read_text().splitlines()
-    assert sum('"selector":"sliding"' in record and '"status":"passed"' in record for record in records) == 2
+    records = RunFolder.open(next((tmp_path / "results").iterdir())).records()
+    assert [one.status for one in records if one.variant.selector == "sliding"].count(Status.PASSED) == 2
 
 
 def _copy(source: Path, target: Path) -> None:

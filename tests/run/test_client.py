@@ -63,6 +63,8 @@ def test_a_worker_of_another_checkout_runs_that_checkouts_code(tmp_path: Path, c
     ready = worker.start(60.0, quiet)
     worker.close()
     assert ready.context["threads_of_the_copy"] == 1
+    assert ready.protocol == protocol.PROTOCOL
+    assert ready.roots == {"harness": str(copied_checkout), "harness_plugins": str(copied_checkout / "plugins")}
 
 
 def test_code_from_elsewhere_is_refused(tmp_path: Path) -> None:
@@ -86,13 +88,22 @@ def test_the_users_own_python_path_is_kept(tmp_path: Path, monkeypatch: pytest.M
 def test_a_cell_takes_turns_and_ends(tmp_path: Path) -> None:
     worker = client(tmp_path, "chatter")
     worker.start(60.0, quiet)
-    assert worker.ask(open_request(worker, 13), 60.0, quiet) == protocol.Opened(timed=True)
-    assert worker.ask(protocol.Block(3), 60.0, quiet) == protocol.Done()
+    opened = worker.ask(open_request(worker, 13), 60.0, quiet)
+    assert isinstance(opened, protocol.Opened)
+    assert opened.timed
+    assert opened.warmup_seconds > 0
+    turn = worker.ask(protocol.Block(3), 60.0, quiet)
+    assert isinstance(turn, protocol.Done)
+    assert {name: len(samples) for name, samples in turn.samples.items()} == dict.fromkeys(
+        ("ttft", "prompt_rate", "peak_memory", "peak_memory_growth"), 3
+    )
+    assert turn.seconds * 1e3 >= sum(turn.samples["ttft"])
+    assert turn.conditions.waited is not None
     result = worker.ask(protocol.Finish(), 60.0, quiet)
     worker.close()
     assert isinstance(result, protocol.Result)
     assert result.status == Status.PASSED
-    assert len(result.metrics["ttft"].samples) == 3
+    assert result.metrics["ttft"].samples == turn.samples["ttft"]
 
 
 def test_a_worker_that_does_not_answer_is_ended_with_its_children(tmp_path: Path) -> None:

@@ -122,12 +122,18 @@ def test_every_record_says_what_decided_it(ran: tuple[int, FakeSuite]) -> None:
 @pytest.mark.slow
 def test_nothing_is_left_behind(ran: tuple[int, FakeSuite]) -> None:
     (folder,) = ran[1].folders
-    assert sorted(path.name for path in folder.iterdir()) == ["records.jsonl", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["end.json", "records.jsonl", "run.json"]
 
 
 @pytest.mark.slow
 def test_a_hanging_worker_is_ended_at_the_time_limit(tmp_path: Path) -> None:
-    sampling = {"rounds": 1, "samples": 1, "timeout": 20.0}  # loading on a busy machine has to fit in
+    sampling = {
+        "rounds": 1,
+        "max_rounds": 1,
+        "restarts": 0,
+        "samples": 1,
+        "timeout": 20.0,
+    }  # loading on a busy machine has to fit in
     suite = fake_suite(tmp_path, ["sound", "hang"], [13, 16], sampling=sampling)
     assert suite.run().returncode == 1
     assert record(suite, "hang", 13)["status"] == "timeout"

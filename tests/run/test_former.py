@@ -68,7 +68,7 @@ def test_what_passed_is_taken_over_and_what_failed_is_measured_again(
 
 def test_whatever_decides_a_value_has_it_measured_again(suite: FakeSuite, capsys: pytest.CaptureFixture[str]) -> None:
     assert times(suite, capsys).count("stored") == 3
-    for flags in (("--fresh",), ("--seed", "5"), ("--set", "sampling.rounds=3"), ("--threads", "3")):
+    for flags in (("--fresh",), ("--seed", "5"), ("--set", "sampling.samples=3"), ("--threads", "3")):
         assert "stored" not in times(suite, capsys, *flags)
     assert times(suite, capsys, "--set", "sampling.timeout=50").count("stored") == 3
 

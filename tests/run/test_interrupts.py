@@ -16,7 +16,7 @@ from harness.errors import EXIT_INTERRUPTED
 from harness.records.store import RunFolder
 from tests.support.fake_suite import FakeSuite, fake_suite
 
-SLOW = {"rounds": 1, "samples": 4, "warmup": 0, "timeout": 60.0}
+SLOW = {"rounds": 1, "max_rounds": 1, "restarts": 0, "samples": 4, "warmup": 0, "timeout": 60.0}
 """Cells of `slow` kernels take about one and a half seconds."""
 
 

@@ -79,7 +79,7 @@ def fake_suite(folder: Path, kernels: list[str], lengths: list[int], **changes: 
     suite = {
         "question": "Do faults stay where they are?",
         "threads": 1,
-        "sampling": {"rounds": 2, "samples": 1, "timeout": 60.0},
+        "sampling": {"rounds": 2, "max_rounds": 2, "restarts": 0, "samples": 1, "timeout": 60.0},
         "plugins": [str(PLUGIN)],
         "tables": {"faults": table},
         **changes,
