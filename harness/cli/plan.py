@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import flags, output
+from harness.cli import detecting, flags, output
 from harness.errors import EXIT_OK
 
 if TYPE_CHECKING:
-    from harness.run.plan import Plan, PlannedTable
+    from harness.cli.planning import Planning
+    from harness.run.plan import Plan, PlannedCell, PlannedTable
 
 EXAMPLES = """  harness plan suites/longctx.yaml
   harness plan suites/longctx.yaml --checkpoint v32-layer --only form=mqa
-  harness plan suites/throughput.yaml --device cuda --format markdown"""
+  harness plan suites/throughput.yaml --device cuda --format markdown
+  harness plan suites/quickstart.yaml --detect 5% --detect 1pt"""
 
 STORED = "stored"
 """Shown instead of a time for a cell that a stored record answers for."""
@@ -25,6 +27,7 @@ def add_parser(commands: Any) -> None:
     flags.add_suite_flags(parser)
     flags.add_fresh_flag(parser)
     flags.add_format_flag(parser)
+    detecting.add_detect_flag(parser)
     parser.set_defaults(main=main)
 
 
@@ -32,7 +35,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from harness.cli.planning import plan_from
 
-    output.emit(render(plan_from(args).plan, args.format))
+    planning = plan_from(args)
+    output.emit(render_needs(planning, args.detect, args.format) if args.detect else render(planning.plan, args.format))
     return EXIT_OK
 
 
@@ -51,6 +55,20 @@ def render(plan: Plan, style: str) -> str:
     return "\n\n".join(part for part in (_head(plan), body, below, _foot(plan)) if part)
 
 
+def render_needs(planning: Planning, effects: list[str], style: str) -> str:
+    """What each cell needs before such effects can be seen, as text in one of the formats. Raises UsageError."""
+    plan, effect = planning.plan, detecting.effect_from(effects)
+    found = list(detecting.answers(planning, effect))
+    headers = ("table", "workload", *_axes(plan), *detecting.HEADERS)
+    rows = [(*_names(plan, answer.table, answer.planned), *answer.texts) for answer in found]
+    body = output.format_rows(headers, rows, style)
+    return body if style not in ("terminal", "markdown") else f"{body}\n\n{detecting.foot(found, effect)}"
+
+
+def _names(plan: Plan, table: PlannedTable, planned: PlannedCell) -> tuple[str, ...]:
+    return table.name, planned.workload.label, *(getattr(planned.cell.variant, axis) for axis in _axes(plan))
+
+
 def _axes(plan: Plan) -> list[str]:
     from harness.suite.variant import differing_axes
 
@@ -63,10 +81,9 @@ def _rows(plan: Plan, table: PlannedTable) -> list[tuple[str, ...]]:
 
     rows = []
     for planned in table.cells:
-        names = [getattr(planned.cell.variant, axis) for axis in _axes(plan)]
         estimated = duration(planned.seconds) + ("" if planned.stored else " ?")
         time = STORED if planned.former else estimated if planned.runs else ""
-        rows.append((table.name, planned.workload.label, *names, time, "; ".join(planned.reasons)))
+        rows.append((*_names(plan, table, planned), time, "; ".join(planned.reasons)))
     return rows
 
 
