@@ -94,13 +94,16 @@ def take_turns(workers: Workers, cell: TracedCell, rounds: int, draw: random.Ran
     for worker in workers.values():
         worker.ask(_open(cell, worker.setup.variant), TIME_LIMIT, _quiet)
     clients, order = list(workers.values()), []
+    taken: list[list[list[int]]] = [[] for _ in clients]
     start = time.monotonic()
-    for _ in range(rounds):
+    for number in range(rounds):
         order.append(draw.sample(range(len(clients)), len(clients)))
         for index in order[-1]:
-            clients[index].ask(protocol.Block(cell.samples), TIME_LIMIT, _quiet)
+            taken[index].append(_turn(clients[index], cell, number))
     seconds = (time.monotonic() - start) / rounds / len(clients)
-    return CellTurns(order, round(seconds, 6), [_times(client, cell, rounds) for client in clients])
+    for worker in clients:
+        _require_right(worker)
+    return CellTurns(order, round(seconds, 6), taken)
 
 
 def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
@@ -108,15 +111,18 @@ def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
     return protocol.Open(CellId("trace", keys, variant), cell.workload, reference=None, warmup=3)
 
 
-def _times(client: WorkerClient, cell: TracedCell, rounds: int) -> list[list[int]]:
-    """Microseconds of every sample, round by round."""
+def _turn(client: WorkerClient, cell: TracedCell, number: int) -> list[int]:
+    """Microseconds of every sample of one turn; equal round numbers draw equal inputs in every worker."""
+    done = client.ask(protocol.Block(cell.samples, number * cell.samples), TIME_LIMIT, _quiet)
+    assert isinstance(done, protocol.Done)
+    return [round(1e3 * one) for one in done.samples[cell.metric]]
+
+
+def _require_right(client: WorkerClient) -> None:
     result = client.ask(protocol.Finish(), TIME_LIMIT, _quiet)
     assert isinstance(result, protocol.Result)
     if result.status != Status.PASSED:
         raise CellError(result.status, result.reasons)
-    samples = [round(1e3 * one) for one in result.metrics[cell.metric].samples]
-    each = len(samples) // rounds
-    return [samples[start : start + each] for start in range(0, len(samples), each)]
 
 
 def _quiet(_: float, __: str) -> None:
