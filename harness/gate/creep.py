@@ -17,9 +17,6 @@ from harness.gate.rules import Rules, margins
 from harness.records.record import Record
 from harness.suite.schema import Difference, Points, Relative
 
-FEWEST = 2
-"""Losing steps that make a creep; a single one was judged as it was."""
-
 
 @dataclass(frozen=True)
 class Creep:
@@ -93,7 +90,7 @@ def _crept(
     small = [step for step in _steps([value for _, value in values], sign, relative) if step < limit]
     total = math.expm1(sum(map(math.log1p, small))) if relative else sum(small)
     losing = sum(step > 0 for step in small)
-    if total < limit or losing < FEWEST:
+    if total < limit:
         return None
     unit = record.metrics[metric].unit
     return Creep(record.cell, metric, total, limit, losing, values[0][0], relative, unit)

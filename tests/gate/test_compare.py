@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from harness.gate.verdict import STATUS, Verdict
+from harness.gate.compare import compare
+from harness.gate.measured import open_run
+from harness.gate.questions import Question
+from harness.gate.verdict import STATUS, Finding, Verdict
 from harness.records.metrics import withheld
-from harness.records.record import Record, Status
-from tests.gate.sides import DSA, MHA, MQA, finding, judged, record, rules, run
+from harness.records.record import Metric, Record, Status
+from tests.gate.sides import DSA, MHA, MQA, documents, finding, judged, record, rules, run, scored
 
 EXACT = {"metrics": "cache_bytes", "limit": "exact"}
 ABSOLUTE = {"metrics": "kl", "limit": "absolute", "at_most": 0.1}
@@ -88,6 +91,43 @@ def test_a_cell_that_only_left_out_is_listed_and_no_failure(tmp_path: Path) -> N
     assert report.exit_code == 0
     assert [one.reason for one in report.ungated] == ["not part of the new run"]
     assert any("'kl' matched nothing" in note for note in report.notes)
+
+
+def test_the_chance_of_a_false_alarm_is_split_over_everything_judged(tmp_path: Path) -> None:
+    timed = [record("prefill", variant, {"ttft": [1.0, 1.1]}, length=8) for variant in (MHA, MQA, DSA)]
+    side = open_run(run(tmp_path, [*timed, cell(0.01, "kl")]))
+    seen: list[float] = []
+
+    def judge(question: Question, alpha: float) -> Finding:
+        seen.append(alpha)
+        return question.finding(Verdict.PASS)
+
+    both = [{"metrics": "ttft", "limit": "relative"}, {"metrics": "ttft", "limit": "absolute", "at_most": 9}]
+    by = rules(*both, ABSOLUTE, alpha=0.06)
+    report = compare(side, side, by, "planted", "ref", relative=judge)
+    assert seen == [0.01] * 3  # three ratios and three limits by the clock; the error is no matter of chance
+    assert len(report.findings) == 7
+
+
+def test_the_chance_of_a_false_alarm_is_split_over_scores_too(tmp_path: Path) -> None:
+    """Eight losses in a row are proof enough for one score, and for one of a hundred they are not."""
+    scores = {"base": [1.0] * 8 + [0.0] * 8, "new": [0.0] * 16}
+    found = []
+    for count in (1, 100):
+        names = [f"score{number}" for number in range(count)]
+        records = {
+            side: replace(scored(given), metrics={name: Metric("fraction", given, "mean", "higher") for name in names})
+            for side, given in scores.items()
+        }
+        folders = [
+            run(tmp_path, [one], documents={one.cell: [
+                {**document, "scores": dict.fromkeys(names, document["scores"]["acc"])}
+                for document in documents(scores[side])
+            ]})
+            for side, one in records.items()
+        ]  # fmt: skip
+        found.append(judged(*folders, rules({"metrics": names, "limit": "points", "catch": 10})).findings[0].verdict)
+    assert found == [Verdict.REGRESSION, Verdict.INCONCLUSIVE]
 
 
 # --- how cells ended ----------------------------------------------------------------------------------

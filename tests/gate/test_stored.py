@@ -100,6 +100,11 @@ def test_absolute_limits_on_a_time_need_the_whole_interval(tmp_path: Path) -> No
         assert compared(tmp_path, STEADY, STEADY, rule).verdict == verdict
 
 
+def test_a_limit_far_away_is_kept_by_two_turns(tmp_path: Path) -> None:
+    rule = {"metrics": "ttft", "limit": "absolute", "at_most": 20.0}
+    assert compared(tmp_path, [8.0, 9.0], [8.0, 9.0], rule).verdict == Verdict.PASS
+
+
 def test_old_times_are_not_compared_old_sizes_are(tmp_path: Path) -> None:
     one = record("prefill", MHA, {"ttft": STEADY, "peak_memory": STEADY}, length=8)
     by = rules(TTFT, MEMORY, baseline_days=30)
