@@ -103,10 +103,9 @@ class NativeRunner(Runner):
 
     def _fresh_hidden(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None) -> torch.Tensor:
         self._counts(tokens_BT, lengths_B)
-        if tokens_BT.shape[1] > self.config.max_position_embeddings:
-            limit = self.config.max_position_embeddings
-            raise UsageError(f"{tokens_BT.shape[1]} tokens do not fit this model: max_position_embeddings is {limit}")
-        return self.model.hidden(tokens_BT.to(self.device), Span.fresh(*tokens_BT.shape))
+        # Through the variant's cache, as in serving: what a cache loses has to show in scores too.
+        caches = self.new_state(*tokens_BT.shape).caches
+        return self.model.hidden(tokens_BT.to(self.device), Span.fresh(*tokens_BT.shape), caches)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.head(hidden).float()
