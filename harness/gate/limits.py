@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from harness.gate.questions import Question
-from harness.gate.turns import MISS, Turns, reach
-from harness.gate.verdict import Evidence, Finding, Interval, Verdict
+from harness.gate.units import MISS, Units, reach
+from harness.gate.verdict import Finding, Interval, Verdict
 from harness.records.record import Metric
 from harness.suite.schema import Absolute
 
@@ -31,14 +31,14 @@ def judge_absolute(question: Question, alpha: float) -> Finding:
     if not question.timed:
         verdict = Verdict.PASS if _within(value, value, question.rule) else Verdict.REGRESSION
         return question.finding(verdict, estimate=value, reasons=_before(question, verdict))
-    turns = Turns.of(question.pair.new, question.metric)
-    sure, likely = (_spanned(value, reach(turns, 1 - level)) for level in (alpha, MISS))
+    units = Units.of(question.pair.new, question.metric)
+    sure, likely = (_spanned(value, reach(units, 1 - level)) for level in (alpha, MISS))
     verdict = _verdict(sure, likely, question.rule)
     return question.finding(
         verdict,
         estimate=value,
         interval=Interval(*likely, 1 - 2 * MISS),
-        evidence=Evidence(len(turns.logs), "turns", 1, "processes"),
+        evidence=units.evidence(),
         timed=True,
         reasons=_before(question, verdict),
     )

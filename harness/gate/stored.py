@@ -1,9 +1,9 @@
 """Ratios between two stored runs. They were not taken in turn, so nothing cancels what the machine did in between.
 
 Identical code measured twice on a shared machine has differed by 7 to 9% within 40 minutes, and no number of samples
-inside a run shows that. So the interval from the runs' own turns is widened by the suite's `drift` on both sides:
-most answers are "inconclusive", and what is called a regression is one. `harness gate --against REF` measures both
-sides in turn and needs no such allowance.
+inside a run shows that. So the interval from the runs' own processes or turns is widened by the suite's `drift` on both
+sides: most answers are "inconclusive", and what is called a regression is one. `harness gate --against REF` measures
+both sides in turn and needs no such allowance.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from datetime import date
 
 from harness.gate.questions import Question
 from harness.gate.rules import margins
-from harness.gate.turns import MISS, POWER, Turns, t_quantile, welch
+from harness.gate.units import MISS, POWER, Units, fewest, welch
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
+from harness.records.statistics import t_quantile
 from harness.suite.schema import Gate, Relative, fraction
 
 BEYOND_USE = 5.0
@@ -26,7 +27,7 @@ UNPAIRED = "the two runs were not measured in turn, so {drift} of drift is allow
 
 @dataclass(frozen=True)
 class StoredJudge:
-    """Judges relative limits by turns of two stored records."""
+    """Judges relative limits by processes or turns of two stored records."""
 
     gate: Gate
     accepted: Mapping[str, date]
@@ -51,7 +52,7 @@ class StoredJudge:
             scale="ratio",
             estimate=math.exp(ratio.middle),
             interval=Interval(low, high, 1 - 2 * MISS),
-            evidence=Evidence(ratio.turns, "turns", 1, "processes", ratio.detectable),
+            evidence=ratio.evidence,
             timed=question.timed,
             seconds=sum(record.context.get("seconds", 0.0) for record in (question.pair.base, question.pair.new)),
             reasons=undecided,
@@ -73,14 +74,13 @@ class _Ratio:
     """Reach of the bound that calls a regression or an improvement."""
     likely: float
     """Reach of the bound that passes."""
-    turns: int
-    detectable: float | None
+    evidence: Evidence
     lower_is_better: bool
 
     @classmethod
     def of(cls, question: Question, alpha: float, drift: float) -> _Ratio:
-        """From the turns of both records. A side with a single turn has an infinite interval."""
-        base, new = (Turns.of(record, question.metric) for record in (question.pair.base, question.pair.new))
+        """From the units of both records. A side with a single unit has an infinite interval."""
+        base, new = (Units.of(record, question.metric) for record in (question.pair.base, question.pair.new))
         error, degrees = welch(base, new)
         sure, likely = (_reach(1 - level, degrees, error) + drift for level in (alpha, MISS))
         needed = sure + _reach(POWER, degrees, error)
@@ -88,8 +88,7 @@ class _Ratio:
             middle=new.mean - base.mean,
             sure=sure,
             likely=likely,
-            turns=min(len(base.logs), len(new.logs)),
-            detectable=math.expm1(needed) if needed < BEYOND_USE else None,
+            evidence=fewest(base, new).evidence(math.expm1(needed) if needed < BEYOND_USE else None),
             lower_is_better=question.new.better == "lower",
         )
 

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from harness.gate.compare import compare
 from harness.gate.measured import open_run
-from harness.gate.turns import Turns, welch
+from harness.gate.units import Units, welch
 from harness.gate.verdict import Finding, GateReport, Verdict
+from harness.records.metrics import metric
+from harness.records.record import Block
 from tests.gate.sides import MHA, finding, judged, record, rules, run
 
 TTFT = {"metrics": "ttft", "limit": "relative"}
@@ -91,7 +94,27 @@ def test_half_of_the_calls_being_slower_is_seen(tmp_path: Path) -> None:
 
 def test_samples_of_one_turn_count_once() -> None:
     one = record("prefill", MHA, {"ttft": [1.0, 3.0, 2.0, 2.0]}, length=8, context={"turns": [0, 1]})
-    assert Turns.of(one, "ttft").logs == [math.log(2.0), math.log(2.0)]
+    assert Units.of(one, "ttft").logs == [math.log(2.0), math.log(2.0)]
+
+
+def test_processes_are_the_unit_where_there_are_several(tmp_path: Path) -> None:
+    """Samples that agree within a process say nothing about how much processes differ."""
+    samples = [100.0] * 4 + [110.0] * 4 + [105.0] * 4
+    blocks = [Block(number // 2, number, 0, 1.0, {"ttft": 2}) for number in range(6)]
+    one = replace(record("prefill", MHA, {"ttft": samples}, length=8), blocks=blocks)
+    assert Units.of(one, "ttft").logs == pytest.approx([math.log(level) for level in (100, 110, 105)])
+    faster = replace(one, metrics={"ttft": metric("ttft", [0.8 * sample for sample in samples])})
+    found = finding(judged(run(tmp_path, [one]), run(tmp_path, [faster]), rules(TTFT)), "ttft")
+    assert found.verdict == Verdict.PASS  # by the samples it would be an improvement
+    assert found.evidence is not None
+    assert (found.evidence.count, found.evidence.unit) == (3, "processes")
+
+
+def test_turns_are_the_unit_of_a_single_process() -> None:
+    blocks = [Block(0, 0, 0, 1.0, {"ttft": 2}), Block(0, 1, 0, 1.0, {"ttft": 2}, dropped=True, samples={"ttft": [9.0]}),
+              Block(0, 2, 0, 1.0, {"ttft": 1})]  # fmt: skip
+    one = replace(record("prefill", MHA, {"ttft": [1.0, 3.0, 5.0]}, length=8), blocks=blocks)
+    assert Units.of(one, "ttft").logs == pytest.approx([math.log(2.0), math.log(5.0)])
 
 
 def test_absolute_limits_on_a_time_need_the_whole_interval(tmp_path: Path) -> None:
@@ -128,7 +151,7 @@ def test_old_times_are_not_compared_old_sizes_are(tmp_path: Path) -> None:
 def test_turns_ignore_scale_and_order(samples: list[float], factor: float, seed: int) -> None:
     shuffled = random.Random(seed).sample(samples, len(samples))
     plain, changed = (
-        Turns.of(record("prefill", MHA, {"ttft": values}, length=8), "ttft")
+        Units.of(record("prefill", MHA, {"ttft": values}, length=8), "ttft")
         for values in (samples, [factor * value for value in shuffled])
     )
     assert changed.mean - plain.mean == pytest.approx(math.log(factor), abs=1e-9)
@@ -157,7 +180,7 @@ def test_unchanged_code_on_a_machine_that_drifts_as_allowed_is_never_called(tmp_
 def test_welch_agrees_with_scipy() -> None:
     from scipy import stats
 
-    base, new = Turns([0.1, 0.2, 0.4, 0.1]), Turns([0.3, 0.9, 0.5])
+    base, new = Units([0.1, 0.2, 0.4, 0.1], 1), Units([0.3, 0.9, 0.5], 1)
     error, degrees = welch(base, new)
     expected = stats.ttest_ind(new.logs, base.logs, equal_var=False)
     assert (new.mean - base.mean) / error == pytest.approx(expected.statistic)
