@@ -19,6 +19,7 @@ from harness.records.paired import score_bounds
 POWER = 0.8
 """The chance with which the smallest loss that "could have been shown" would have been."""
 FEWEST_SUBSETS, MOST_SUBSETS = 2_000, 50_000
+MOST_UNITS = 500
 CHUNK = 1_000
 SUBSETS_PER_TAIL = 20
 """Random subsets that lie beyond a bound at least, so that the draw moves it little."""
@@ -70,7 +71,7 @@ def mean_loss(sums: Sequence[float], sizes: Sequence[int], alpha: float, miss: f
     """
     total, units = sum(sizes), len(sizes)
     estimate = math.fsum(sums) / total
-    subsets = _Subsets.draw(np.asarray(sums, float), np.asarray(sizes, float), min(alpha, miss), seed)
+    subsets = _Subsets.draw(*_bundled(np.asarray(sums, float), np.asarray(sizes, float), seed), min(alpha, miss), seed)
     residuals = (one - estimate * size for one, size in zip(sums, sizes, strict=True))
     variance = float(sum(one * one for one in residuals)) / max(1, units - 1) * units / total
     return Loss(
@@ -103,6 +104,14 @@ def _normal_reach(alpha: float) -> float:
 
 
 # --- any score ----------------------------------------------------------------------------------------
+
+
+def _bundled(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Many units in `MOST_UNITS` random bundles: the sign of a bundle is as fair a coin."""
+    if len(sums) <= MOST_UNITS:
+        return sums, sizes
+    bundles = np.random.default_rng([seed, len(sums)]).permutation(len(sums)) % MOST_UNITS
+    return np.bincount(bundles, sums), np.bincount(bundles, sizes)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,15 @@ def test_bounds_on_a_mean_cover_it_under_heavy_tails(units: int) -> None:
     assert np.mean([loss.p_worse <= 0.05 for loss in found]) > 0.05
 
 
+def test_bounds_cover_where_there_are_so_many_units_that_they_are_bundled() -> None:
+    rng = np.random.default_rng(7)
+    found = [mean_loss(rng.standard_t(3, 2_000) + 0.02, [1] * 2_000, 0.05, MISS, seed=trial) for trial in range(200)]
+    assert np.mean([loss.high < 0.02 for loss in found]) <= 0.09
+    assert np.mean([loss.low > 0.02 for loss in found]) <= 0.09
+    reach = [loss.high - loss.estimate for loss in found]
+    assert np.mean(reach) == pytest.approx(1.645 * math.sqrt(3 / 2_000), rel=0.1)
+
+
 def test_clusters_are_the_unit_where_documents_share_a_text() -> None:
     """Documents of a text flip together: counted alone they call an unchanged model worse, by text they do not."""
     rng = np.random.default_rng(4)
