@@ -32,6 +32,7 @@ class Planning:
 def plan_from(args: argparse.Namespace) -> Planning:
     """Load the suite with the flags' changes, plan it here, and see what stored runs answer for. Raises UsageError."""
     from harness.contract.registry import Registry
+    from harness.gate.rules import Rules
     from harness.run import machine
     from harness.run.former import FormerRuns, Identities, take_over
     from harness.run.plan import make_plan
@@ -39,6 +40,8 @@ def plan_from(args: argparse.Namespace) -> Planning:
 
     changes = Changes(args.settings, args.checkpoint, args.device, args.threads, args.seed, args.limit)
     suite = load_suite(args.suite, changes)
+    if suite.suite.gate is not None:
+        Rules.of_suite(suite)  # a gate that cannot be meant is found before the run, not after it
     plugins = list(dict.fromkeys([*suite.plugins, *(absolute(plugin) for plugin in args.plugins)]))
     registry = Registry(plugins)
     facts = machine.collect(suite.suite.device or "cpu")

@@ -171,6 +171,7 @@ def test_creep_is_told_when_it_is_accepted_and_when_it_is_gated(
         (["gate", "{suite}", "--base", "{new}"], "say what to compare"),
         (["gate", "{other}", "--run", "{new}"], "is a run of the suite 'planted', not of 'other'"),
         (["gate", "{suite}", "--run", "{new}", "--baselines", "{nowhere}"], "no baseline was accepted"),
+        (["plan", "{unmeant}"], "unmeant.yaml:"),
         (["accept", "{new}", "--reason", "  "], "without a reason"),
         (["accept", "{bare}", "--reason", "r"], "no `gate:` section"),
     ],
@@ -181,6 +182,7 @@ def test_bad_input_is_one_message_and_two(
     places = {
         "new": planted(tmp_path), "bare": planted(tmp_path, gated=False), "nowhere": tmp_path / "nowhere",
         "suite": suite(tmp_path, "planted", PLANTED), "other": suite(tmp_path, "other", PLANTED),
+        "unmeant": suite(tmp_path, "unmeant", {"rules": [{"metrics": "ttft", "limit": "points", "catch": 1}]}),
     }  # fmt: skip
     code, out, error = call(capsys, *(argument.format(**places) for argument in arguments))
     assert (code, out) == (2, "")
