@@ -30,7 +30,7 @@ def compare(
     """
     asked = agenda(base, new, rules)
     judge = _Judges(base, new, rules, relative, asked).judge
-    order = {cell: number for number, cell in enumerate([*new.records, *base.records])}
+    order = {cell: number for number, cell in enumerate(dict.fromkeys([*new.records, *base.records]))}
     findings = sorted([*asked.findings, *map(judge, asked.questions)], key=lambda one: order[one.cell])
     return GateReport(
         suite=suite,
@@ -39,8 +39,14 @@ def compare(
         mode=mode,
         findings=findings,
         ungated=asked.ungated,
-        problems=asked.problems + _problems(findings, new, rules),
-        notes=[*listed(base.side, new.side), *_ruleless(new, rules), *_left_out(new, rules)],
+        problems=_problems(findings, new, rules),
+        notes=[
+            *listed(base.side, new.side),
+            *_carried(base),
+            *_carried(new),
+            *_ruleless(new, rules),
+            *_left_out(new, rules),
+        ],
     )
 
 
@@ -88,6 +94,12 @@ def _problems(findings: list[Finding], new: Measured, rules: Rules) -> list[str]
 def _left_out(new: Measured, rules: Rules) -> list[str]:
     """In a run that `--only` narrowed, rules for the other cells match nothing rightly."""
     return rules.unmet(_metrics(new)) if new.narrowed else []
+
+
+def _carried(side: Measured) -> list[str]:
+    """Cells that a run did not measure itself, because another run had."""
+    runs = [str(record.context["carried_over"]) for record in side.records.values() if "carried_over" in record.context]
+    return [f"{runs.count(name)} cells of {side.side.name} were measured in {name}" for name in dict.fromkeys(runs)]
 
 
 def _metrics(side: Measured) -> list[str]:

@@ -94,7 +94,6 @@ class Agenda:
     findings: list[Finding] = field(default_factory=list)
     """How cells ended, metrics that are missing, cells that are missing."""
     ungated: list[Ungated] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 def is_timed(metric: str) -> bool:

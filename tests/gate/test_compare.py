@@ -235,3 +235,9 @@ def test_other_software_is_listed_and_forbids_nothing(tmp_path: Path) -> None:
 def test_metrics_without_a_rule_are_named(tmp_path: Path) -> None:
     side = run(tmp_path, [record("prefill", MHA, {"cache_bytes": [1.0], "ttft": [2.0]}, length=8)])
     assert any("for want of a rule: ttft" in note for note in judged(side, side, rules(EXACT)).notes)
+
+
+def test_cells_that_another_run_has_measured_are_told(tmp_path: Path) -> None:
+    base, new = run(tmp_path, [cell()]), run(tmp_path, [cell(context={"carried_over": "planted-1"})])
+    notes = judged(base, new, rules(EXACT)).notes
+    assert f"1 cells of {new.path} were measured in planted-1" in notes
