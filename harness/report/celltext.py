@@ -9,7 +9,7 @@ from harness.records.metrics import METRICS
 from harness.records.record import Metric, Status
 from harness.records.statistics import relative_spread
 from harness.report import numbers
-from harness.report.collect import Entry
+from harness.report.collect import Entry, paired
 from harness.report.columns import MetricColumn, statistics_of
 from harness.report.rows import Rows
 
@@ -129,17 +129,19 @@ class MetricText:
         return "" if ratio is None else numbers.ratio(ratio)
 
     def _change(self, entry: Entry) -> tuple[str, str]:
-        """From the baseline, with its interval where both scored the same documents; else points, or a ratio."""
-        paired = self.rows.table.paired(entry, self.column.metric)
-        if paired is not None:
-            given = (paired.estimate, paired.low, paired.high)
-            change, low, high = (numbers.change(value / self.size, self.unit) for value in given)
-            return change, f"[{low}, {high}]"
-        if self.unit != "%":
-            return self._ratio(entry), ""
+        """From the baseline, with its interval where both scored the same documents."""
         baseline = self.rows.table.baselines.get(entry.question)
         own, base = entry.value(self.column.metric), baseline.value(self.column.metric) if baseline else None
-        return "" if own is None or base is None else numbers.change(100 * (own - base), self.unit), ""
+        if own is None or base is None or entry is baseline:
+            return "", ""
+        difference = paired(entry, baseline, self.column.metric) if baseline else None
+        if difference is None:
+            return self._difference(own - base), ""
+        low, high = self._difference(difference.low), self._difference(difference.high)
+        return self._difference(difference.estimate), f"[{low}, {high}]"
+
+    def _difference(self, stored: float) -> str:
+        return numbers.change(stored / self.size, self.unit)
 
     def _extrapolation(self, entry: Entry) -> str:
         """The mark of a cell with more tokens than the model was ever trained at."""
@@ -167,7 +169,15 @@ class MetricText:
         if not known:
             return set()
         top = next(index for index, value in known.items() if value == choose(known.values()))
-        return {one for one in known if abs(known[one] - known[top]) <= max(self._noise(one), self._noise(top))}
+        return {one for one in known if self._tied(one, top, known)}
+
+    def _tied(self, one: int, top: int, known: dict[int, float]) -> bool:
+        """Whether a value may equal the best: by its paired interval where there is one, else by its own noise."""
+        own, best = self.entries[one], self.entries[top]
+        difference = paired(own, best, self.column.metric) if own and best and one != top else None
+        if difference is not None:
+            return difference.low <= 0 <= difference.high
+        return abs(known[one] - known[top]) <= max(self._noise(one), self._noise(top))
 
     def _noise(self, index: int) -> float:
         """How far a value may be off by its own samples, in stored units."""

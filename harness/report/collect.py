@@ -125,18 +125,23 @@ class TableData:
         return None if own is None or not base else own / base
 
     def paired(self, entry: Entry, name: str) -> PairedDifference | None:
-        """A score less the baseline's over the same documents.
-
-        None for the baseline itself, where either may not be given, and where they did not score the same documents.
-        """
+        """A score less the baseline's over the same documents; None where there is nothing to pair."""
         baseline = self.baselines.get(entry.question)
-        if baseline is None or baseline is entry or None in (entry.value(name), baseline.value(name)):
-            return None
-        try:
-            losses = Joined.of(baseline.documents, entry.documents).losses(name, higher_is_better=False)
-        except NotTheSameError:
-            return None
-        return paired_difference(losses.values, losses.units, losses.right_or_wrong)
+        return None if baseline is None else paired(entry, baseline, name)
+
+
+def paired(own: Entry, other: Entry, name: str) -> PairedDifference | None:
+    """One record's score less another's over the same documents.
+
+    None for a record and itself, where either may not be given, and where they did not score the same documents.
+    """
+    if own is other or None in (own.value(name), other.value(name)):
+        return None
+    try:
+        losses = Joined.of(other.documents, own.documents).losses(name, higher_is_better=False)
+    except NotTheSameError:
+        return None
+    return paired_difference(losses.values, losses.units, losses.right_or_wrong)
 
 
 def collect(runs: Sequence[RunFolder]) -> list[TableData]:

@@ -204,7 +204,7 @@ def test_accuracy_stands_beside_latency_of_the_same_length(tmp_path: Path) -> No
     cells = [record("prefill", MHA, {"ttft": [length, length]}, length=length, batch=2) for length in (256, 512)]
     cells += [record("accuracy", MHA, accuracy("acc", [1] * 9 + [0]), tasks="choice", length=512, batch=8)]
     lines = render([run(tmp_path, cells)], "terminal").splitlines()
-    assert next(line for line in lines if line.startswith("512")).endswith("90.0 ±10 +0.0")
+    assert next(line for line in lines if line.startswith("512")).endswith("90.0 ±10")
     assert next(line for line in lines if line.startswith("256")).endswith("-")
 
 
@@ -233,7 +233,9 @@ def test_other_scores_have_a_paired_interval_in_their_own_unit(tmp_path: Path) -
         record("accuracy", variant, accuracy("bits_per_byte", values, better="lower"), tasks="bits_per_byte")
         for variant, values in ((MHA, base), (MQA, worse))
     ]
-    assert re.search(r"\+0\.020 \[\+0\.020, \+0\.020\]", render([run(tmp_path, cells)], "terminal"))
+    text = render([run(tmp_path, cells)], "terminal")
+    assert re.search(r"1\.\d+\* ±0\.\d+\n", text), "the baseline is the best, and has no difference from itself"
+    assert re.search(r"1\.\d+  ±0\.\d+ \+0\.020 \[\+0\.020, \+0\.020\]", text), "outside its paired interval: no tie"
 
 
 def test_unlike_documents_have_no_paired_interval(tmp_path: Path) -> None:
