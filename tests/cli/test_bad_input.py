@@ -91,9 +91,9 @@ def test_a_bad_suite(suite: FakeSuite, refused: Shell, bad: Bad, command: str) -
     [
         ("unknown key", 4),
         ("duplicate key", 3),
-        ("1e-3 as text", 6),
-        ("unknown option", 20),
-        ("context beyond the model", 25),
+        ("1e-3 as text", 8),
+        ("unknown option", 22),
+        ("context beyond the model", 27),
     ],
 )
 def test_the_message_names_the_line(suite: FakeSuite, refused: Shell, name: str, line: int) -> None:
