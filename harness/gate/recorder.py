@@ -94,7 +94,7 @@ def take_turns(workers: Workers, cell: TracedCell, rounds: int, draw: random.Ran
     for worker in workers.values():
         worker.ask(_open(cell, worker.setup.variant), TIME_LIMIT, _quiet)
     clients, order = list(workers.values()), []
-    taken: list[list[list[int]]] = [[] for _ in clients]
+    taken: list[list[protocol.Done]] = [[] for _ in clients]
     start = time.monotonic()
     for number in range(rounds):
         order.append(draw.sample(range(len(clients)), len(clients)))
@@ -103,7 +103,8 @@ def take_turns(workers: Workers, cell: TracedCell, rounds: int, draw: random.Ran
     seconds = (time.monotonic() - start) / rounds / len(clients)
     for worker in clients:
         _require_right(worker)
-    return CellTurns(order, round(seconds, 6), taken)
+    times = [[[round(1e3 * one) for one in done.samples[cell.metric]] for done in turns] for turns in taken]
+    return CellTurns(order, round(seconds, 6), times, [[_lost(done) for done in turns] for turns in taken])
 
 
 def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
@@ -111,11 +112,16 @@ def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
     return protocol.Open(CellId("trace", keys, variant), cell.workload, reference=None, warmup=3)
 
 
-def _turn(client: WorkerClient, cell: TracedCell, number: int) -> list[int]:
-    """Microseconds of every sample of one turn; equal round numbers draw equal inputs in every worker."""
+def _turn(client: WorkerClient, cell: TracedCell, number: int) -> protocol.Done:
+    """One turn; equal round numbers draw equal inputs in every worker."""
     done = client.ask(protocol.Block(cell.samples, number * cell.samples), TIME_LIMIT, _quiet)
     assert isinstance(done, protocol.Done)
-    return [round(1e3 * one) for one in done.samples[cell.metric]]
+    return done
+
+
+def _lost(done: protocol.Done) -> int:
+    """Percent of the turn that went to others; 0 where the system does not tell."""
+    return round(100 * max(done.conditions.waited or 0.0, done.conditions.stolen or 0.0))
 
 
 def _require_right(client: WorkerClient) -> None:

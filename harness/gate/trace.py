@@ -68,6 +68,8 @@ class CellTurns(msgspec.Struct, frozen=True):
     """Mean wall time of one turn, messages included, as the parent saw it."""
     microseconds: list[list[list[int]]]
     """[variant][round][sample]."""
+    lost: list[list[int]]
+    """[variant][round]: percent of the turn that it waited for a processor or that other guests stole."""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -101,6 +103,11 @@ class Trace:
         """Milliseconds [rounds, samples] of a variant, session by session."""
         index = list(self.header.planted).index(variant)
         return [np.array(session.cells[cell].microseconds[index]) / 1e3 for session in self.sessions]
+
+    def lost(self, cell: str, variant: str) -> list[np.ndarray]:
+        """Share of each turn [rounds] that went to others, session by session."""
+        index = list(self.header.planted).index(variant)
+        return [np.array(session.cells[cell].lost[index]) / 100 for session in self.sessions]
 
     def turn_seconds(self, cell: str) -> float:
         """Wall time of one turn, averaged over the sessions."""

@@ -38,4 +38,4 @@ def _turns(rounds: int, samples: int, noise: float, rng: np.random.Generator) ->
         log = drift + np.log1p(longer) + noise * rng.standard_t(3, (rounds, samples))
         times.append(np.round(2000 * np.exp(log)).astype(int).tolist())
     order = [list(map(int, rng.permutation(len(SLOWER)))) for _ in range(rounds)]
-    return CellTurns(order, 0.01, times)
+    return CellTurns(order, 0.01, times, [[0] * rounds for _ in SLOWER])

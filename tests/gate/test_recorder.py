@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.gate import recorder
 from harness.gate.recorder import CELLS, Bench, calibrate, record, take_turns
 from harness.gate.trace import BASE, BIMODAL, SAME, Header, TracedCell, append, read_trace
+from harness.records.conditions import Conditions
 from harness.records.record import Status
 from harness.run import protocol
 from harness.run.client import CellError
@@ -39,7 +40,8 @@ class FakeWorker:
         if isinstance(request, protocol.Block):
             self.log.append(self.name)
             milliseconds = 2.0 + 0.005 * (self.planted.products or {}).get("decode 1", 0)
-            return protocol.Done({"tpot": [milliseconds] * request.samples * self.steps})
+            conditions = Conditions(waited=0.07, stolen=0.02)
+            return protocol.Done({"tpot": [milliseconds] * request.samples * self.steps}, 0.01, conditions)
         if isinstance(request, protocol.Finish):
             return protocol.Result(self.status, ["as planted"], {}, {}, None)
         return None
@@ -62,6 +64,7 @@ def test_every_worker_gets_its_turn_in_every_round_in_an_order_of_its_own() -> N
     assert [["abc"[index] for index in order] for order in turns.order] == rounds
     assert len({tuple(one) for one in rounds}) > 3
     assert turns.microseconds == [[[2000] * 4] * 20] * 3
+    assert turns.lost == [[7] * 20] * 3
 
 
 def test_a_wrong_answer_is_not_recorded() -> None:

@@ -22,7 +22,7 @@ def header() -> Header:
 
 def session(number: int) -> Session:
     times = [[[1000 * variant + 10 * number + turn, 7] for turn in range(2)] for variant in range(3)]
-    turns = CellTurns([[0, 1, 2], [2, 0, 1]], 0.01 * (number + 1), times)
+    turns = CellTurns([[0, 1, 2], [2, 0, 1]], 0.01 * (number + 1), times, [[3 * variant, 0] for variant in range(3)])
     return Session(number, 0.0, 1.0, 2.5, [0.1, 0.1, 0.1], {"decode": turns})
 
 
@@ -43,6 +43,7 @@ def test_what_is_written_is_read(stored: Path) -> None:
     first, second = trace.turns("decode", "+5%")
     assert np.array_equal(first, [[2.0, 0.007], [2.001, 0.007]])
     assert second[0, 0] == 2.010
+    assert trace.lost("decode", "+5%")[0].tolist() == [0.06, 0.0]
 
 
 def test_it_is_plain_gzip_of_json_lines(stored: Path) -> None:
