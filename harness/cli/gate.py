@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         help="folder of accepted baselines (default: results/baselines)",
     )  # fmt: skip
     gating.add_report_flags(parser)
-    parser.set_defaults(main=main)
+    parser.set_defaults(main=main, fresh=True)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -73,6 +73,11 @@ def _suite_of(args: argparse.Namespace) -> str:
 
 
 def _live(args: argparse.Namespace) -> GateReport:
+    """Both versions measured now; nothing that is stored answers for either."""
+    from harness.cli.planning import plan_from
     from harness.gate.live import gate_against
+    from harness.run.progress import open_progress
 
-    return gate_against(args)
+    planning = plan_from(args)
+    progress = open_progress(planning.plan.seconds)
+    return gate_against(planning.plan, planning.registry, args.against, progress, narrowed=bool(args.only))
