@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class WorkerClient:
     """File that takes everything the worker prints."""
     time_limit: float
     """What a cell, or loading the model, may take: named when it is over."""
+    python_path: Sequence[str] | None = None
+    """Folders searched after the root's own packages; None takes those of PYTHONPATH."""
     tick: Callable[[], None] = lambda: None
     """Called every `TICK_SECONDS` while an answer is waited for."""
     process: subprocess.Popen[bytes] | None = None
@@ -82,7 +84,7 @@ class WorkerClient:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 bufsize=0,
-                env=_environment(Path(self.setup.root)),
+                env=_environment(Path(self.setup.root), self.python_path),
                 start_new_session=True,  # Ctrl-C reaches the parent alone; a hung worker dies with its children
             )
 
@@ -186,8 +188,13 @@ class WorkerClient:
         return "\n".join(text.splitlines()[-OUTPUT_LINES:])
 
 
-def _environment(root: Path) -> dict[str, str]:
+def python_path() -> list[str]:
+    """The folders that PYTHONPATH names."""
+    return [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+
+
+def _environment(root: Path, searched: Sequence[str] | None = None) -> dict[str, str]:
     """The parent's environment, with both packages of `root` first on the path of a checkout."""
     places = [str(root), str(root / "plugins")] if (root / "plugins" / "harness_plugins").is_dir() else []
-    given = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    given = python_path() if searched is None else list(searched)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places + given))}

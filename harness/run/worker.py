@@ -123,6 +123,7 @@ class Worker:
         """Set up and warm up a cell, in the plugins' context managers."""
         from harness.measure.measurement import Bench, import_needs, open_measurement
 
+        self._forget()  # a gate opens the next cell without finishing this one
         begun = time.perf_counter()
         import_needs(request.cell.workload["kind"])
         loading = time.perf_counter() - begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Workers:
         self._expected = Counter(table.starts)
         self._running: dict[Variant, WorkerClient] = {}
         self._hopeless: dict[Variant, CellError] = {}
-        self._started = 0
+        self._numbers = itertools.count(1)
 
     def get(self, variant: Variant, seconds: float, listen: Listener) -> WorkerClient:
         """The variant's worker with its model loaded, started now if need be.
@@ -63,9 +64,8 @@ class Workers:
             self.drop(variant)
 
     def _start(self, variant: Variant, seconds: float, listen: Listener) -> None:
-        self._started += 1
-        log = self.scratch / f"{self.table.name}-{self._started}.log"
-        client = WorkerClient(self._setup(variant), log, self.table.sampling.timeout, self.progress.tick)
+        log = self.scratch / f"{self.table.name}-{next(self._numbers)}.log"
+        client = self._client(variant, log)
         self._running[variant] = client
         listen(0.0, "loading the model")
         try:
@@ -92,6 +92,9 @@ class Workers:
         if error.answered or error.status == Status.TIMEOUT:
             self._hopeless[variant] = error
         return error
+
+    def _client(self, variant: Variant, log: Path) -> WorkerClient:
+        return WorkerClient(self._setup(variant), log, self.table.sampling.timeout, tick=self.progress.tick)
 
     def _setup(self, variant: Variant) -> protocol.Load:
         return protocol.Load(

@@ -221,6 +221,8 @@ class Gate(Strict, frozen=True):
     drift: Percent = "10%"
     """How far identical code may differ between two *stored* runs, which no pairing corrects: 7 to 9% within 40
     minutes on a shared machine. Measure yours with two runs of one commit before writing a smaller one."""
+    budget: Seconds = 60.0
+    """Seconds of timed turns, both versions together, after which a cell of a live gate that is undecided stays so."""
     baseline_days: Positive = 90
     """Age from which a stored baseline's times are no longer compared with."""
 
