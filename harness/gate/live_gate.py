@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from harness.gate.compare import compare
 from harness.gate.controls import ControlLane, controls_of
 from harness.gate.lane import Lane
-from harness.gate.live_judge import LaneKey, LiveJudge, lane_key
+from harness.gate.live_judge import LiveJudge
 from harness.gate.live_side import PAIRS_PER_VISIT, LiveSide, OtherProtocolError, closing_on_interrupt
 from harness.gate.questions import Judge, Question
 from harness.gate.rules import Rules
@@ -42,7 +42,8 @@ class LiveGate:
     """The suite's rules, fresh every time: looking ahead must leave no trace in what they have met."""
     gate: Gate
     narrowed: bool = False
-    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    """Cell id -> the lane that its turns were taken in."""
     controls: list[ControlLane] = field(default_factory=list)
 
     def report(self) -> GateReport:
@@ -76,7 +77,7 @@ class LiveGate:
         """Every cell once on both sides, its answer checked; cells with a ratio to judge take their first pairs."""
         rules = self.rules()
         for table in self.new.plan.tables:
-            lanes = [self._lane(table.name, cell, cell) for cell in _order(table)]
+            lanes = [self._lane(table.name, cell) for cell in _order(table)]
             lanes += [control.lane for control in self.controls if control.side.table.name == table.name]
             for crew in self._crews(table, lanes):
                 with _working(crew):
@@ -91,7 +92,7 @@ class LiveGate:
         lane.base.run.finish()
         lane.new.run.finish()
         if all(lane is not control.lane for control in self.controls):
-            self.lanes[lane.base.run.id.id, lane.new.run.id.id] = lane
+            self.lanes[lane.new.run.id.id] = lane
 
     def _at_once(self, acts: Sequence[Callable[[], None]]) -> None:
         """Without a clock both sides may work at the same time, where each has processors of its own."""
@@ -112,15 +113,13 @@ class LiveGate:
             return question.finding(Verdict.INCONCLUSIVE)
 
         self._compared(note)
-        for question in asked:
-            self._meet_across(question)
         return LiveJudge(self.lanes, shares[-1]), asked
 
     def settle(self, judge: LiveJudge, asked: Sequence[Question]) -> int:
         """Visits to all undecided cells until none is left or their time is spent; returns how many there were."""
         for visit in range(1, VISITS + 1):
-            keys = dict.fromkeys(lane_key(question) for question in asked if not judge.decided(question))
-            lanes = [self.lanes[key] for key in keys]
+            cells = dict.fromkeys(question.pair.new.cell for question in asked if not judge.decided(question))
+            lanes = [self.lanes[cell] for cell in cells]
             lanes += [control.lane for control in self.controls if not control.decided(judge)]
             lanes = [lane for lane in lanes if lane.seconds < self.gate.budget]
             if not lanes:
@@ -137,13 +136,6 @@ class LiveGate:
                     for lane in crew:
                         lane.visit(visit, PAIRS_PER_VISIT)
 
-    def _meet_across(self, question: Question) -> None:
-        """Cells that a rule compares across an axis get a lane of their own, from the next visit on."""
-        base, new = lane_key(question)
-        olds, news = (side.tables[question.pair.new.table] for side in (self.base, self.new))
-        if (base, new) not in self.lanes and base != new and news.runs[new].planned.is_timed:
-            self.lanes[base, new] = Lane(olds.another_seat(base), news.another_seat(new), self._draw(f"{base} {new}"))
-
     # --- what both have in common -------------------------------------------------------------------
 
     def _crews(self, table: PlannedTable, lanes: Sequence[Lane]) -> list[list[Lane]]:
@@ -152,14 +144,11 @@ class LiveGate:
             return []
         if 2 * table.bytes_together <= 0.9 * machine.available_memory_bytes(self.new.plan.facts.device):
             return [list(lanes)]
-        variants = dict.fromkeys((lane.base.run.id.variant, lane.new.run.id.variant) for lane in lanes)
-        return [
-            [lane for lane in lanes if (lane.base.run.id.variant, lane.new.run.id.variant) == both] for both in variants
-        ]
+        variants = dict.fromkeys(lane.new.run.id.variant for lane in lanes)
+        return [[lane for lane in lanes if lane.new.run.id.variant == variant] for variant in variants]
 
-    def _lane(self, table: str, base: str, new: str) -> Lane:
-        olds, news = self.base.tables[table], self.new.tables[table]
-        return Lane(olds.seat(base), news.seat(new), self._draw(new))
+    def _lane(self, table: str, cell: str) -> Lane:
+        return Lane(self.base.tables[table].seat(cell), self.new.tables[table].seat(cell), self._draw(cell))
 
     def _draw(self, name: str) -> random.Random:
         return random.Random(f"{self.new.plan.seed} {name}")

@@ -13,22 +13,15 @@ from harness.gate.sequential import Decision, Design, Margins, decide
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.suite.schema import Relative
 
-LaneKey = tuple[str, str]
-"""Cell id of the base side and of the new side."""
-
 NO_RATIO = "a value is 0: no ratio"
-
-
-def lane_key(question: Question) -> LaneKey:
-    """Which lane answers a question."""
-    return question.pair.base.cell, question.pair.new.cell
 
 
 @dataclass(frozen=True)
 class LiveJudge:
     """Answers relative questions from lanes; what no lane has measured in turns is compared as it is."""
 
-    lanes: Mapping[LaneKey, Lane]
+    lanes: Mapping[str, Lane]
+    """Cell id -> its lane; both sides have the same cells."""
     alpha: float
     """Each question's share of the chance of a false alarm."""
 
@@ -59,7 +52,7 @@ class LiveJudge:
 
     def _lane(self, question: Question) -> Lane | None:
         """The lane that has measured both sides of the metric in turns."""
-        lane = self.lanes.get(lane_key(question))
+        lane = self.lanes.get(question.pair.new.cell)
         return lane if lane and lane.has(question.metric) else None
 
 
