@@ -21,12 +21,12 @@ from harness.gate.replay import (
     together,
 )
 from harness.gate.rules_of_others import RULES
-from harness.gate.sequential import LOOKS, Design, Margins
+from harness.gate.sequential import Design, Margins
 from harness.gate.trace import BIMODAL, SAME, SLOWER, Trace
 from harness.gate.verdict import Verdict
 
 STANDARD = Design()
-FINE = replace(STANDARD, margins=Margins(0.005, 0.03), looks=(*LOOKS, 150, 190, 240))
+FINE = replace(STANDARD, margins=Margins(0.005, 0.03))
 DESIGN_OF = {SAME: (STANDARD, FINE), "+3%": (FINE, STANDARD), "+5%": (STANDARD,), "+10%": (STANDARD,),
              BIMODAL: (STANDARD,)}  # fmt: skip
 """Which designs are replayed on which variant."""

@@ -14,8 +14,7 @@ from harness.errors import EXIT_USAGE, UsageError
 from harness.gate import trials
 from harness.gate.accuracy_trials import AccuracyTrials
 from harness.gate.quality import DESIGN_OF, FLIPS, OTHERS_TURNS, STANDARD, Quality, table
-from harness.gate.replay import PAIRS_PER_VISIT
-from harness.gate.sequential import LOOKS
+from harness.gate.sequential import LOOKS, PAIRS_PER_VISIT
 from harness.gate.trace import read_trace
 from harness.gate.trials import Trial
 from harness.gate.verdict import Verdict

@@ -15,12 +15,10 @@ import numpy as np
 from scipy import special
 
 from harness.gate.rules_of_others import Rule
-from harness.gate.sequential import Design, decide, turn_value
+from harness.gate.sequential import PAIRS_PER_VISIT, Design, decide, turn_value
 from harness.gate.trace import BASE, SAME, Trace
 from harness.gate.verdict import Verdict
-
-PAIRS_PER_VISIT = 5
-"""Pairs of turns that a cell gets before its turn comes again in freshly started workers."""
+from harness.records.conditions import STOLEN, WAITED
 
 STORED_SECONDS = 600.0
 """How old a stored baseline is."""
@@ -84,31 +82,59 @@ class Ours:
         return np.array([window.seconds for window in self.windows])
 
 
-def log_ratios(trace: Trace, cell: str, variant: str, samples: int | None = None) -> list[np.ndarray]:
-    """log(variant / base) of every round, session by session, from the first `samples` samples of each turn."""
+def log_ratios(trace: Trace, cell: str, variant: str) -> list[np.ndarray]:
+    """log(variant / base) of every round, session by session."""
     return [
-        np.log(_values(slow, samples) / _values(base, samples))
+        np.log(_values(slow) / _values(base))
         for base, slow in zip(trace.turns(cell, BASE), trace.turns(cell, variant), strict=True)
     ]
 
 
-def replay(
-    trace: Trace, cell: str, variant: str, design: Design, visit: int = PAIRS_PER_VISIT, samples: int | None = None
-) -> Ours:
-    """Our rule on every disjoint window of one cell: `visit` pairs a session, on to the next until decided."""
-    blocks = _blocks(log_ratios(trace, cell, variant, samples), visit)
-    share = 1.0 if samples is None else samples / trace.turns(cell, variant)[0].shape[1]
-    pair_seconds = 2 * trace.turn_seconds(cell) * share
+def replay(trace: Trace, cell: str, variant: str, design: Design) -> Ours:
+    """Our rule on every disjoint window of one cell: a visit to a session, on to the next until decided."""
     done = Ours()
-    taken: list[np.ndarray] = []
-    for block in blocks:
-        taken.append(block)
-        decision = decide(taken, design)
+    taken: list[Visit] = []
+    for visit in visits(trace, cell, variant):
+        taken.append(visit)
+        decision = decide([one.log_ratios for one in taken], design)
         if decision is not None:
-            pairs = visit * len(taken)
-            done.windows.append(Window(decision.verdict, pairs, pairs * pair_seconds, len(taken)))
+            rounds = sum(one.rounds for one in taken)
+            seconds = 2 * rounds * trace.turn_seconds(cell)
+            done.windows.append(Window(decision.verdict, decision.effect.pairs, seconds, len(taken)))
             taken = []
     return done
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a window takes from one session."""
+
+    log_ratios: np.ndarray
+    rounds: int
+    """Rounds that it took, those included whose pairs were disturbed and taken again."""
+
+
+def visits(trace: Trace, cell: str, variant: str) -> Iterator[Visit]:
+    """All visits, going round the sessions; as the live gate does, few disturbed pairs are taken again."""
+    ratios = log_ratios(trace, cell, variant)
+    lost = zip(trace.lost(cell, BASE), trace.lost(cell, variant), strict=True)
+    disturbed = [np.maximum(*both) > min(WAITED, STOLEN) for both in lost]
+    starts = [0] * len(ratios)
+    while any(start + PAIRS_PER_VISIT <= len(session) for start, session in zip(starts, ratios, strict=True)):
+        for number, session in enumerate(ratios):
+            if starts[number] + PAIRS_PER_VISIT <= len(session):
+                visit = _visit(session[starts[number] :], disturbed[number][starts[number] :])
+                starts[number] += visit.rounds
+                yield visit
+
+
+def _visit(session: np.ndarray, disturbed: np.ndarray) -> Visit:
+    count = PAIRS_PER_VISIT
+    again = int(disturbed[:count].sum())
+    if not 0 < again <= count // 2 or count + again > len(session):
+        return Visit(session[:count], count)
+    kept = session[:count][~disturbed[:count]]
+    return Visit(np.concatenate([kept, session[count : count + again]]), count + again)
 
 
 def together(parts: Sequence[Ours]) -> Ours:
@@ -123,20 +149,18 @@ def flipped(
     trials: int,
     by: str,
     rng: np.random.Generator,
-    visit: int = PAIRS_PER_VISIT,
 ) -> Share:
     """False alarms when the recorded A/A magnitudes get random signs: a check of the bound that needs no luck.
 
     `by` "pair": every sign a coin, which is what random order inside a pair guarantees. `by` "process": one coin for
     all pairs of a visit, as if whatever happened in it were the fault of one worker.
     """
-    blocks = list(_blocks(log_ratios(trace, cell, SAME), visit))
+    blocks = [visit.log_ratios for visit in visits(trace, cell, SAME)]
     alarms = 0
     for _ in range(trials):
         start = int(rng.integers(len(blocks)))
-        window = [blocks[(start + number) % len(blocks)] for number in range(-(-design.cap // visit))]
-        size = visit if by == "pair" else 1
-        signed = [block * rng.choice((-1.0, 1.0), size) for block in window]
+        window = [blocks[(start + number) % len(blocks)] for number in range(-(-design.cap // PAIRS_PER_VISIT))]
+        signed = [block * rng.choice((-1.0, 1.0), len(block) if by == "pair" else 1) for block in window]
         alarms += _first_verdict(signed, design) == Verdict.REGRESSION
     return Share(alarms, trials)
 
@@ -149,16 +173,9 @@ def _first_verdict(blocks: list[np.ndarray], design: Design) -> Verdict | None:
     return None
 
 
-def _blocks(sessions: list[np.ndarray], visit: int) -> Iterator[np.ndarray]:
-    """Visits in the order in which a window meets them: the first of every session, then the second of every one."""
-    for start in range(0, len(sessions[0]) - visit + 1, visit):
-        for session in sessions:
-            yield session[start : start + visit]
-
-
-def _values(turns: np.ndarray, samples: int | None) -> np.ndarray:
+def _values(turns: np.ndarray) -> np.ndarray:
     """One number a turn."""
-    return np.array([turn_value(turn[:samples]) for turn in turns])
+    return np.array([turn_value(turn) for turn in turns])
 
 
 # --- others ---------------------------------------------------------------------------------------------

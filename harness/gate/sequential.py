@@ -24,8 +24,11 @@ from harness.gate.verdict import Verdict
 
 Floats: TypeAlias = Sequence[float] | np.ndarray
 
-LOOKS = (8, 11, 14, 17, 21, 26, 32, 40, 50, 62, 77, 96, 120)
-"""Numbers of pairs at which a decision is tried: about a quarter more each time."""
+PAIRS_PER_VISIT = 5
+"""Pairs of turns that a cell gets before its turn comes again in freshly started workers."""
+
+LOOKS = (15, 20, 25, 30, 40, 50, 60, 80, 100, 120)
+"""Numbers of pairs at which a decision is tried: whole visits, from the third on."""
 
 
 @dataclass(frozen=True)

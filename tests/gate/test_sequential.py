@@ -165,7 +165,7 @@ def test_undecided_cells_go_on_until_the_cap_or_the_end() -> None:
 
 
 def test_an_unproven_improvement_passes_at_the_end_as_not_slower() -> None:
-    faster = [[-0.04] * 4] * 3
+    faster = [[-0.04] * 5] * 3
     assert decide(faster, Design()) is None
     ended = decide(faster, Design(), final=True)
     assert ended is not None
@@ -173,12 +173,12 @@ def test_an_unproven_improvement_passes_at_the_end_as_not_slower() -> None:
 
 
 def test_a_verdict_says_what_it_rests_on() -> None:
-    decision = decide([[0.07] * 8] * 4, Design())
+    decision = decide([[0.07] * 5] * 5, Design())
     assert decision is not None
     assert decision.verdict == "regression"
     assert decision.effect.ratio == pytest.approx(math.exp(0.07))
-    assert decision.p == pytest.approx(2.0**-32)
-    assert decision.reason == "slower than 1%: 32 of 32 pairs over 4 processes"
+    assert decision.p == pytest.approx(2.0**-25)
+    assert decision.reason == "slower than 1%: 25 of 25 pairs over 5 processes"
 
 
 def test_a_turn_counts_by_its_mean_without_the_extremes() -> None:
