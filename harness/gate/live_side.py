@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from harness.contract.planted import Planted
 from harness.gate.measured import Measured
+from harness.gate.sequential import PAIRS_PER_VISIT
+from harness.gate.stage import Stage
 from harness.gate.verdict import Side
 from harness.records.record import Record, Status
 from harness.records.store import TableHeader
@@ -27,9 +29,6 @@ from harness.run.workers import Workers
 from harness.suite.cell import CellId
 from harness.suite.schema import Decode, Sampling
 from harness.suite.variant import Variant
-
-PAIRS_PER_VISIT = 5
-"""Pairs of turns that a cell gets before its turn comes again in freshly started workers."""
 
 VALUES_PER_TURN = 3
 """Times that a turn is made of, at least: a slow-down of every other call has to show within a turn."""
@@ -169,15 +168,17 @@ class LiveSide:
     plan: Plan
     identities: Identities
     folder: Path
-    progress: Progress
+    progress: Stage
     ledger: Ledger
     context: dict[str, Any]
     """What every record of this side carries."""
+    planted: Planted | None = None
+    """A defect in all of this side's workers: the gate's self-test."""
     tables: dict[str, TableSide] = field(default_factory=dict)
     _scratches: int = 0
 
     def __post_init__(self) -> None:
-        self.tables = {table.name: TableSide.of(self, table) for table in self.plan.tables}
+        self.tables = {table.name: TableSide.of(self, table, self.planted) for table in self.plan.tables}
 
     def new_scratch(self) -> Path:
         """A folder for one set of workers: logs, and answers that others are held against."""

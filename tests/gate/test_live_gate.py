@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.gate.live_side import PAIRS_PER_VISIT
+from harness.gate.sequential import PAIRS_PER_VISIT
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.records.conditions import Conditions
 from tests.gate.planted_live import BASE, NEW, RELATIVE, LiveTurn, Machine, judged, planted_gate
