@@ -21,8 +21,9 @@ from harness.contract.runner import Runner, State
 SIDE = 32
 """Rows and columns of the extra products: a few microseconds each, far less than one percent of most calls."""
 
-ROUNDS = 9
-"""Times that a call and some products are timed in turn to learn how many products the call is worth."""
+ROUNDS, FEWEST_ROUNDS, LONG_SECONDS = 9, 3, 0.5
+"""Times that a call and some products are timed in turn to learn how many products the call is worth; the fewest of
+them, once they have taken so long."""
 
 TRIAL_PRODUCTS = 64
 
@@ -106,8 +107,9 @@ class PlantedRunner(Runner):
     def _calibrate(self, state: State, call: Callable[[], torch.Tensor]) -> int:
         """Time the call and some products in turn, so that both see the same machine, and compare their medians."""
         before_B = state.lengths_B.clone()
-        calls, products = [], []
-        for _ in range(ROUNDS):
+        calls: list[float] = []
+        products: list[float] = []
+        while len(calls) < ROUNDS and (len(calls) < FEWEST_ROUNDS or sum(calls) < LONG_SECONDS):
             calls.append(self._seconds(call))
             products.append(self._seconds(lambda: self._multiply(TRIAL_PRODUCTS)) / TRIAL_PRODUCTS)
             state.truncate(before_B)

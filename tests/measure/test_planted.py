@@ -61,6 +61,13 @@ def test_as_many_products_as_take_the_wanted_share_of_a_call() -> None:
     assert runner.products == {"prefill 40x24": 100}
 
 
+@pytest.mark.parametrize(("call", "rounds"), [(0.001, 9), (0.1, 5), (2.0, 3)])
+def test_long_calls_are_calibrated_by_fewer(call: float, rounds: int) -> None:
+    runner = Watched(Planted(slower=0.05), call=call)
+    runner.prefill(TOKENS, runner.new_state(40, 24))
+    assert len(runner.extra) == rounds + 1
+
+
 def test_calibrating_leaves_the_state_as_it_was() -> None:
     runner = Watched(Planted(slower=0.05))
     state = runner.new_state(40, 24)
