@@ -47,7 +47,7 @@ class AccuracyMeasurement(Measurement):
             raise TypeError(f"not an accuracy workload: {workload}")
         self.options = workload
         self.tokenizer = load_tokenizer(bench.checkpoint)
-        self.task = find_task(task_name(workload), bench.checkpoint)
+        self.task = find_task(task_name(workload), bench.checkpoint, limit=workload.limit)
         _require_room(self.task, bench.runner.config.max_position_embeddings)
 
     def finish(self) -> Outcome:

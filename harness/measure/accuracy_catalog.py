@@ -46,16 +46,17 @@ def tasks_folder() -> Path:
     return Path(harness.__path__[0]) / "tasks"
 
 
-def find_task(name: str, checkpoint: str, folder: Path | None = None) -> FoundTask:
+def find_task(name: str, checkpoint: str, folder: Path | None = None, limit: int | None = None) -> FoundTask:
     """Look `name` up among own tasks, as a YAML file, or among lm-eval's, and load its documents.
 
-    `checkpoint` goes to tasks that size their documents in its tokens. Raises UsageError for an unknown name (with
-    the nearest), for a hub that cannot be reached, and for data that cannot be loaded.
+    `checkpoint` goes to tasks that size their documents in its tokens; own tasks make no more documents than `limit`.
+    Raises UsageError for an unknown name (with the nearest), for a hub that cannot be reached, and for data that cannot
+    be loaded.
     """
     quieten()
     folder = folder or tasks_folder()
     metadata = {"pretrained": checkpoint}
-    manager = _manager([folder], metadata, stock=False)
+    manager = _manager([folder], metadata | {"limit": limit}, stock=False)
     own = name in manager.task_index
     if name.endswith((".yaml", ".yml")):
         manager = _manager([Path(name).resolve().parent], metadata, stock=False)

@@ -9,7 +9,8 @@ tokenizer the documents are others.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness.corpus import split
@@ -26,7 +27,13 @@ ATTEMPTS = 200
 
 
 def bits_per_byte(
-    length: int, documents: int = 256, seed: int = 0, tokenizer: str = "", pretrained: str = "", **_: Any
+    length: int,
+    documents: int = 256,
+    seed: int = 0,
+    tokenizer: str = "",
+    pretrained: str = "",
+    limit: int | None = None,
+    **_: Any,
 ) -> dict[str, datasets.Dataset]:
     """Documents `{text}`, each a stretch of held-out text of exactly `length` tokens."""
     encoder = Encoder.of(tokenizer or pretrained)
@@ -35,11 +42,17 @@ def bits_per_byte(
         piece = encoder.head(text[rng.randrange(len(text)) :], length)
         return None if piece is None else {"text": piece}
 
-    return _test_split(_documents(draw, documents, seed))
+    return _test_split(islice(_documents(draw, documents, seed), limit))
 
 
 def continuation(
-    length: int, documents: int = 256, seed: int = 0, tokenizer: str = "", pretrained: str = "", **_: Any
+    length: int,
+    documents: int = 256,
+    seed: int = 0,
+    tokenizer: str = "",
+    pretrained: str = "",
+    limit: int | None = None,
+    **_: Any,
 ) -> dict[str, datasets.Dataset]:
     """Documents `{context, choices, gold}`: which of four pieces of real code follows the context?
 
@@ -60,7 +73,7 @@ def continuation(
         gold = rng.randrange(CHOICES)
         return {"context": context, "choices": [*wrong[:gold], true, *wrong[gold:]], "gold": gold}
 
-    return _test_split(_documents(draw, documents, seed))
+    return _test_split(islice(_documents(draw, documents, seed), limit))
 
 
 def _documents(
@@ -101,7 +114,7 @@ def _elsewhere(rng: random.Random, text: str, count: int) -> Iterator[str]:
         yield everything[start : start + 64 * CONTINUATION_TOKENS]
 
 
-def _test_split(documents: Iterator[dict[str, Any]]) -> dict[str, datasets.Dataset]:
+def _test_split(documents: Iterable[dict[str, Any]]) -> dict[str, datasets.Dataset]:
     import datasets
 
     return {"test": datasets.Dataset.from_list(list(documents))}

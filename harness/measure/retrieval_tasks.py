@@ -131,12 +131,24 @@ class Maker:
     seed: int
     encoder: Encoder
     haystack: Haystack
+    limit: int | None
+    """Make only the first of the documents."""
 
     @classmethod
-    def of(cls, task: str, length: int, seed: int, tokenizer: str = "", pretrained: str = "", **_: Any) -> Maker:
+    def of(
+        cls,
+        task: str,
+        length: int,
+        seed: int,
+        *,
+        tokenizer: str = "",
+        pretrained: str = "",
+        limit: int | None = None,
+        **_: Any,
+    ) -> Maker:
         """As lm-eval calls it: `tokenizer` or `pretrained` names the tokenizer. UsageError when neither does."""
         name = tokenizer or pretrained
-        return cls(task, length, seed, Encoder.of(name), Haystack.of(name))
+        return cls(task, length, seed, Encoder.of(name), Haystack.of(name), limit)
 
     def documents(self, draw: Draw, count: int) -> list[dict[str, Any]]:
         """`count` documents in an order of which any beginning has text from all over and all depths.
@@ -145,7 +157,8 @@ class Maker:
         """
         blocks = self.haystack.blocks(min(count, int(self.haystack.tokens / (ROOM * self.length))) or 1)
         order = random.Random(self.seed).sample(range(len(blocks)), len(blocks))
-        return [self._document(draw, number, order[number % len(order)], blocks) for number in range(count)]
+        numbers = range(min(count, self.limit or count))
+        return [self._document(draw, number, order[number % len(order)], blocks) for number in numbers]
 
     def _document(self, draw: Draw, number: int, cluster: int, blocks: Sequence[range]) -> dict[str, Any]:
         rng = random.Random(f"{self.task} {self.seed} {number}")

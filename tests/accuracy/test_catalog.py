@@ -94,6 +94,12 @@ def test_own_tasks_have_enough_documents(checkpoint: Path) -> None:
     assert sizes == {"needle_512": 500, "continuation_512": 256}
 
 
+@pytest.mark.parametrize("name", ["needles_512", "continuation_512", "bits_per_byte_512"])
+def test_a_limit_makes_the_first_documents_only(name: str, checkpoint: Path) -> None:
+    few, all_of_them = (find_task(name, str(checkpoint), limit=limit).tasks[name].test_docs() for limit in (5, None))
+    assert list(few) == list(all_of_them)[:5]
+
+
 def test_continuation_documents_are_fair(checkpoint: Path) -> None:
     documents = find_task("continuation_512", str(checkpoint)).tasks["continuation_512"].test_docs()
     golds = [document["gold"] for document in documents]
