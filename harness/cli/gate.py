@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import flags, gating
+from harness.cli import flags, gating, self_testing
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = """  harness gate suites/quickstart.yaml --against origin/main     both versions measured in turn, now
   harness gate suites/quickstart.yaml --run NEW                 a stored run against the accepted baseline
   harness gate suites/quickstart.yaml --run NEW --base OLD      two stored runs
+  harness gate suites/quickstart.yaml --self-test               what this gate catches on this machine
 
 """
 
@@ -32,17 +33,28 @@ def add_parser(commands: Any) -> None:
         "--baselines", metavar="DIR", type=Path, default=Path("results/baselines"),
         help="folder of accepted baselines (default: results/baselines)",
     )  # fmt: skip
+    ways.add_argument(
+        "--self-test",
+        action="store_true",
+        help="this working tree against itself, unchanged and with defects planted: how often the gate cries wolf on "
+        "this machine, and what it catches",
+    )
+    ways.add_argument(
+        "--times", metavar="N", type=flags.positive, default=3, help="unchanged runs of the self-test (default: 3)"
+    )
     gating.add_report_flags(parser)
     parser.set_defaults(main=main, fresh=True)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    if bool(args.against) == bool(args.run) or (args.base and not args.run):
+    if sum(map(bool, (args.against, args.run, args.self_test))) != 1 or (args.base and not args.run):
         raise UsageError(
             "say what to compare: --against REF measures this working tree and a git ref now; --run RUN judges a "
-            "stored run by the accepted baseline, and --run RUN --base RUN by another run"
+            "stored run by the accepted baseline, and --run RUN --base RUN by another run; --self-test tries the gate"
         )
+    if args.self_test:
+        return self_testing.main(args)
     report = _stored(args) if args.run else _live(args)
     return gating.finish(report, args, args.suite)
 
@@ -79,5 +91,4 @@ def _live(args: argparse.Namespace) -> GateReport:
     from harness.run.progress import open_progress
 
     planning = plan_from(args)
-    progress = open_progress(planning.plan.seconds)
-    return gate_against(planning.plan, planning.registry, args.against, progress, narrowed=bool(args.only))
+    return gate_against(planning.plan, planning.registry, args.against, open_progress, narrowed=bool(args.only))

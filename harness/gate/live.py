@@ -9,6 +9,7 @@ code is the only difference. A package that is installed, rather than part of th
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.contract.registry import Registry
 from harness.gate.live_gate import LiveGate
 from harness.gate.live_side import LiveSide, Version
 from harness.gate.rules import Rules
+from harness.gate.stage import Stage
 from harness.gate.verdict import GateReport
 from harness.gate.worktree import Repository, Worktree
 from harness.run import machine
@@ -31,25 +33,31 @@ from harness.run.plan import Plan
 from harness.run.progress import Progress
 
 WORKING_TREE = "working tree"
+VISITS_EXPECTED = 3
+"""Visits that an unchanged cell takes, mostly; the progress bar goes by them."""
 
 
-def gate_against(plan: Plan, registry: Registry, ref: str, progress: Progress, narrowed: bool = False) -> GateReport:
+def gate_against(
+    plan: Plan, registry: Registry, ref: str, progress: Callable[[float], Progress], narrowed: bool = False
+) -> GateReport:
     """Measure the working tree and `ref` in turn, now, and judge them by the suite's rules.
 
-    `narrowed`: the plan holds a part of the suite on purpose. Raises UsageError for a suite without rules, an unknown
-    ref, or input that the working tree's workers refuse; KeyboardInterrupt after Ctrl-C, with everything cleared away.
+    `progress` opens one that counts so many steps. `narrowed`: the plan holds a part of the suite on purpose. Raises
+    UsageError for a suite without rules, an unknown ref, or input that the working tree's workers refuse;
+    KeyboardInterrupt after Ctrl-C, with everything cleared away.
     """
     Rules.of_suite(plan.suite)
     repository = Repository.around(plan.suite.path.resolve())
     commit = repository.commit(ref)
     with tempfile.TemporaryDirectory(prefix="harness-gate-") as scratch, repository.worktree(commit) as tree:
-        live = _Start(one_thread(plan), registry, progress, tree, ref, Path(scratch)).gate(narrowed)
+        stage = Stage(progress(VISITS_EXPECTED * sum(planned.runs for planned in plan.cells)))
+        live = _Start(one_thread(plan), registry, stage, tree, ref, Path(scratch)).gate(narrowed)
         try:
             with interruptible(live.close):
                 report = live.report()
         finally:
             live.close()
-            progress.close()
+            stage.close()
     notes = [*_same_on_both(plan, tree), *report.notes]
     return msgspec.structs.replace(report, notes=notes)
 
@@ -66,7 +74,7 @@ class _Start:
 
     plan: Plan
     registry: Registry
-    progress: Progress
+    stage: Stage
     tree: Worktree
     ref: str
     scratch: Path
@@ -76,7 +84,7 @@ class _Start:
         assert section is not None, "rules were read from it before"
         ledger = Ledger()
         base, new = self._side(self._base(), ledger), self._side(self._new(), ledger)
-        return LiveGate(base, new, lambda: Rules.of_suite(self.plan.suite), section, narrowed)
+        return LiveGate(base, new, lambda: Rules.of_suite(self.plan.suite), section, narrowed, stage=self.stage)
 
     def _new(self) -> Version:
         root = self.tree.repository.root
@@ -91,7 +99,7 @@ class _Start:
     def _side(self, version: Version, ledger: Ledger) -> LiveSide:
         folder = self.scratch / ("base" if version.is_base else "new")
         identities = Identities(self.plan, self.registry)
-        return LiveSide(version, self.plan, identities, folder, self.progress, ledger, self._context(version))
+        return LiveSide(version, self.plan, identities, folder, self.stage, ledger, self._context(version))
 
     def _context(self, version: Version) -> dict[str, Any]:
         plan = self.plan

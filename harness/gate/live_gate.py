@@ -19,10 +19,11 @@ from harness.gate.compare import compare
 from harness.gate.controls import ControlLane, controls_of
 from harness.gate.lane import Lane
 from harness.gate.live_judge import LiveJudge
-from harness.gate.live_side import PAIRS_PER_VISIT, LiveSide, OtherProtocolError, closing_on_interrupt
+from harness.gate.live_side import LiveSide, OtherProtocolError, closing_on_interrupt
 from harness.gate.questions import Judge, Question
 from harness.gate.rules import Rules
-from harness.gate.sequential import LOOKS
+from harness.gate.sequential import LOOKS, PAIRS_PER_VISIT
+from harness.gate.stage import Stage
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.run import machine
 from harness.run.plan import PlannedTable
@@ -42,13 +43,17 @@ class LiveGate:
     """The suite's rules, fresh every time: looking ahead must leave no trace in what they have met."""
     gate: Gate
     narrowed: bool = False
+    controlled: bool = True
+    """False where the whole gate is the control: its self-test."""
     lanes: dict[str, Lane] = field(default_factory=dict)
     """Cell id -> the lane that its turns were taken in."""
     controls: list[ControlLane] = field(default_factory=list)
+    stage: Stage | None = None
+    """Told how far the gate is."""
 
     def report(self) -> GateReport:
         """Measure until every question is answered or out of time."""
-        self.controls = controls_of(self.new, self.rules(), self.new.plan.seed)
+        self.controls = controls_of(self.new, self.rules(), self.new.plan.seed) if self.controlled else []
         try:
             self._require_workers()
             self.evaluate()
@@ -80,9 +85,10 @@ class LiveGate:
             lanes = [self._lane(table.name, cell) for cell in _order(table)]
             lanes += [control.lane for control in self.controls if control.side.table.name == table.name]
             for crew in self._crews(table, lanes):
-                with _working(crew):
+                with self._working(crew):
                     for lane in crew:
                         self._evaluate(lane, _has_ratio(lane, rules))
+                        self._step()
 
     def _evaluate(self, lane: Lane, in_turns: bool) -> None:
         if not lane.new.run.planned.is_timed:
@@ -124,6 +130,7 @@ class LiveGate:
             lanes = [lane for lane in lanes if lane.seconds < self.gate.budget]
             if not lanes:
                 return visit
+            self._say(f"visit {visit + 1}, {len(lanes)} undecided")
             self._visit_all(visit, lanes)
         return VISITS + 1
 
@@ -132,9 +139,10 @@ class LiveGate:
             own = [lane for lane in lanes if lane.new.run.id.table == table.name]
             self._draw(f"{table.name} {visit}").shuffle(own)
             for crew in self._crews(table, own):
-                with _working(crew):
+                with self._working(crew):
                     for lane in crew:
                         lane.visit(visit, PAIRS_PER_VISIT)
+                        self._step()
 
     # --- what both have in common -------------------------------------------------------------------
 
@@ -147,8 +155,30 @@ class LiveGate:
         variants = dict.fromkeys(lane.new.run.id.variant for lane in lanes)
         return [[lane for lane in lanes if lane.new.run.id.variant == variant] for variant in variants]
 
+    @contextmanager
+    def _working(self, lanes: Sequence[Lane]) -> Iterator[None]:
+        """The workers of these lanes, freshly started, and ended afterwards."""
+        seats = [seat for lane in lanes for seat in lane.seats if seat.run.alive]
+        crews = {id(seat.side.workers): seat.side.workers for seat in seats}
+        try:
+            with self.new.ledger.spending("loading"):
+                for key, workers in crews.items():
+                    workers.start(seat.run.id.variant for seat in seats if id(seat.side.workers) == key)
+            yield
+        finally:
+            for workers in crews.values():
+                workers.close()
+
     def _lane(self, table: str, cell: str) -> Lane:
         return Lane(self.base.tables[table].seat(cell), self.new.tables[table].seat(cell), self._draw(cell))
+
+    def _step(self) -> None:
+        if self.stage:
+            self.stage.step()
+
+    def _say(self, name: str) -> None:
+        if self.stage:
+            self.stage.name = name
 
     def _draw(self, name: str) -> random.Random:
         return random.Random(f"{self.new.plan.seed} {name}")
@@ -185,17 +215,3 @@ def _order(table: PlannedTable) -> list[str]:
 def _has_ratio(lane: Lane, rules: Rules) -> bool:
     cell = lane.new.run.id
     return any(isinstance(rule, Relative) for metric in rules.metrics(cell) for rule in rules.of(cell, metric))
-
-
-@contextmanager
-def _working(lanes: Sequence[Lane]) -> Iterator[None]:
-    """The workers of these lanes, freshly started, and ended afterwards."""
-    seats = [seat for lane in lanes for seat in lane.seats if seat.run.alive]
-    crews = {id(seat.side.workers): seat.side.workers for seat in seats}
-    try:
-        for key, workers in crews.items():
-            workers.start(seat.run.id.variant for seat in seats if id(seat.side.workers) == key)
-        yield
-    finally:
-        for workers in crews.values():
-            workers.close()

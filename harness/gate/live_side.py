@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from harness.contract.planted import Planted
 from harness.gate.measured import Measured
 from harness.gate.sequential import PAIRS_PER_VISIT
-from harness.gate.stage import Stage
 from harness.gate.verdict import Side
 from harness.records.record import Record, Status
 from harness.records.store import TableHeader
@@ -168,7 +167,7 @@ class LiveSide:
     plan: Plan
     identities: Identities
     folder: Path
-    progress: Stage
+    progress: Progress
     ledger: Ledger
     context: dict[str, Any]
     """What every record of this side carries."""
