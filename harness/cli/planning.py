@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.contract.registry import Registry
-    from harness.run.former import FormerRuns, Identities
+    from harness.run.former import FormerRuns, Identities, take_over
     from harness.run.plan import Plan
 
 
@@ -31,20 +31,10 @@ class Planning:
 
 def plan_from(args: argparse.Namespace) -> Planning:
     """Load the suite with the flags' changes, plan it here, and see what stored runs answer for. Raises UsageError."""
-    from harness.run.former import FormerRuns, take_over
-
-    planning = fresh_plan_from(args)
-    if args.fresh:
-        return replace(planning, former=FormerRuns([]))
-    return replace(planning, plan=take_over(planning.plan, planning.former, planning.identities))
-
-
-def fresh_plan_from(args: argparse.Namespace) -> Planning:
-    """The same with every cell to be measured, whatever is stored."""
     from harness.contract.registry import Registry
     from harness.gate.rules import Rules
     from harness.run import machine
-    from harness.run.former import FormerRuns, Identities
+    from harness.run.former import FormerRuns, Identities, take_over
     from harness.run.plan import make_plan
     from harness.suite.load import Changes, load_suite
 
@@ -57,7 +47,10 @@ def fresh_plan_from(args: argparse.Namespace) -> Planning:
     facts = machine.collect(suite.suite.device or "cpu")
     former = FormerRuns.below(args.out, suite.name)
     plan = make_plan(suite, registry, facts, plugins, args.only, former.seconds())
-    return Planning(plan, registry, Identities(plan, registry), former)
+    identities = Identities(plan, registry)
+    if args.fresh:
+        return Planning(plan, registry, identities, FormerRuns([]))
+    return Planning(take_over(plan, former, identities), registry, identities, former)
 
 
 def absolute(plugin: str) -> str:
