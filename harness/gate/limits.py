@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.gate.questions import Question
-from harness.gate.units import MISS, Units, reach
+from harness.gate.units import MISS, Units, disturbance, reach
 from harness.gate.verdict import Finding, Interval, Verdict
 from harness.records.record import Metric
 from harness.suite.schema import Absolute
@@ -33,14 +33,15 @@ def judge_absolute(question: Question, alpha: float) -> Finding:
         return question.finding(verdict, estimate=value, reasons=_before(question, verdict))
     units = Units.of(question.pair.new, question.metric)
     sure, likely = (_spanned(value, reach(units, 1 - level)) for level in (alpha, MISS))
-    verdict = _verdict(sure, likely, question.rule)
+    disturbed = disturbance(question.pair.new)
+    verdict = Verdict.INCONCLUSIVE if disturbed else _verdict(sure, likely, question.rule)
     return question.finding(
         verdict,
         estimate=value,
         interval=Interval(*likely, 1 - 2 * MISS),
         evidence=units.evidence(),
         timed=True,
-        reasons=_before(question, verdict),
+        reasons=[disturbed] if disturbed else _before(question, verdict),
     )
 
 

@@ -15,7 +15,7 @@ from datetime import date
 
 from harness.gate.questions import Question
 from harness.gate.rules import margins
-from harness.gate.units import MISS, POWER, Units, fewest, welch
+from harness.gate.units import MISS, POWER, Units, disturbance, fewest, welch
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.records.statistics import t_quantile
 from harness.suite.schema import Gate, Relative, fraction
@@ -44,8 +44,9 @@ class StoredJudge:
         if any(value <= 0 for side in question.sides for value in side.samples):
             return question.finding(Verdict.INCONCLUSIVE, timed=question.timed, reasons=["a sample is 0: no ratio"])
         ratio = _Ratio.of(question, alpha, drift)
-        verdict = ratio.verdict(*margins(question.rule))
-        undecided = [UNPAIRED.format(drift=self.gate.drift)] if drift and verdict == Verdict.INCONCLUSIVE else []
+        disturbed = disturbances(question)
+        verdict = Verdict.INCONCLUSIVE if disturbed else ratio.verdict(*margins(question.rule))
+        unpaired = [UNPAIRED.format(drift=self.gate.drift)] if drift and verdict == Verdict.INCONCLUSIVE else []
         low, high = ratio.interval()
         return question.finding(
             verdict,
@@ -55,7 +56,7 @@ class StoredJudge:
             evidence=ratio.evidence,
             timed=question.timed,
             seconds=sum(record.context.get("seconds", 0.0) for record in (question.pair.base, question.pair.new)),
-            reasons=undecided,
+            reasons=disturbed or unpaired,
         )
 
     def _too_old(self, question: Question) -> str | None:
@@ -63,6 +64,14 @@ class StoredJudge:
         age = (self.today - day).days if day and question.timed else 0
         limit = self.gate.baseline_days
         return f"the baseline was accepted {age} days ago; times are good for {limit}" if age > limit else None
+
+
+def disturbances(question: Question) -> list[str]:
+    """What makes a time of either side no evidence; identical code has differed by a factor of two then."""
+    if not question.timed:
+        return []
+    sides = {"base": question.pair.base, "new": question.pair.new}
+    return [f"{side}: {reason}" for side, record in sides.items() if (reason := disturbance(record))]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ MISS = 0.05
 """Chance of passing what is just bad enough to be caught, where the machine's drift stays below its limit."""
 POWER = 0.8
 """The chance with which the smallest effect that "could have been shown" would have been."""
+SPOILT = 0.25
+"""Share of a record's turns that may have been disturbed before its times are no evidence."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,23 @@ class Units:
         if self.processes > 1:
             return Evidence(self.processes, "processes", detectable=detectable)
         return Evidence(len(self.logs), "turns", 1, "processes", detectable)
+
+
+def disturbance(record: Record) -> str | None:
+    """Why a record's times say more about its machine than about the code; None when they do not.
+
+    Turns know how they were disturbed. A record without turns knows the load average alone, which tells that there were
+    more runnable processes than processors.
+    """
+    kept = [block for block in record.blocks if not block.dropped]
+    disturbed = [block.conditions.disturbances for block in kept if block.conditions.disturbances]
+    if len(disturbed) > SPOILT * len(kept):
+        return f"{len(disturbed)} of {len(kept)} turns disturbed, such as by: {'; '.join(disturbed[0])}"
+    processors = record.context.get("machine", {}).get("cpu_count")
+    load = max(record.context.get(key, [0.0])[0] for key in ("load_before", "load_after"))
+    if not kept and processors and load > processors:
+        return f"load average {load:g} on {processors} processors"
+    return None
 
 
 def fewest(base: Units, new: Units) -> Units:

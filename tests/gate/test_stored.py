@@ -18,6 +18,7 @@ from harness.gate.compare import compare
 from harness.gate.measured import open_run
 from harness.gate.units import Units, welch
 from harness.gate.verdict import Finding, GateReport, Verdict
+from harness.records.conditions import Conditions
 from harness.records.metrics import metric
 from harness.records.record import Block
 from tests.gate.sides import MHA, finding, judged, record, rules, run
@@ -90,6 +91,36 @@ def test_half_of_the_calls_being_slower_is_seen(tmp_path: Path) -> None:
     )
     report = judged(run(tmp_path, [base]), run(tmp_path, [new]), rules(TTFT))
     assert finding(report, "ttft").verdict == Verdict.REGRESSION
+
+
+@pytest.mark.parametrize(
+    ("waited", "turns", "reason"),
+    [
+        ([0.8, 0.8, 0.0, 0.0], True, "base: 2 of 4 turns disturbed, such as by: waited for a processor: 80%"),
+        ([0.8, 0.0, 0.0, 0.0], True, None),
+        ([], False, "base: load average 7 on 2 processors"),
+    ],
+)
+def test_times_of_a_disturbed_machine_call_nothing(
+    tmp_path: Path, waited: list[float], turns: bool, reason: str | None
+) -> None:
+    """Identical code has differed by a factor of two on a machine with seven busy processes on two processors."""
+    plain = record("prefill", MHA, {"ttft": STEADY[:4]}, length=8)
+    blocks = [Block(0, number, 0, 1.0, {"ttft": 1}, Conditions(waited=share)) for number, share in enumerate(waited)]
+    loaded = replace(plain, context={**plain.context, "load_before": [0.5], "load_after": [7.0]})
+    base = replace(plain, blocks=blocks) if turns else loaded
+    slower = replace(plain, metrics={"ttft": metric("ttft", scaled(2.0)[:4])})
+    found = finding(judged(run(tmp_path, [base]), run(tmp_path, [slower]), rules(TTFT)), "ttft")
+    assert found.verdict == (Verdict.INCONCLUSIVE if reason else Verdict.REGRESSION)
+    assert found.reasons == ([reason] if reason else [])
+
+
+def test_a_limit_is_not_broken_by_a_disturbed_machine(tmp_path: Path) -> None:
+    blocks = [Block(0, number, 0, 1.0, {"ttft": 1}, Conditions(stolen=0.5)) for number in range(4)]
+    one = replace(record("prefill", MHA, {"ttft": STEADY[:4]}, length=8), blocks=blocks)
+    side = run(tmp_path, [one])
+    found = finding(judged(side, side, rules({"metrics": "ttft", "limit": "absolute", "at_most": 50.0})), "ttft")
+    assert found.verdict == Verdict.INCONCLUSIVE
 
 
 def test_samples_of_one_turn_count_once() -> None:
