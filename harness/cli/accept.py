@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cli import flags, gating, output
 from harness.errors import EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from harness.gate.baseline import Baseline
 
 EXAMPLES = """  harness accept results/quickstart-20260101T000000Z --reason "first baseline on the build machine"
   harness accept results/longctx-20260102T000000Z --reason "DSA keeps twice the keys; +6% TTFT agreed in #41"
@@ -49,9 +52,19 @@ def main(args: argparse.Namespace) -> int:
             output.emit("\n  ".join([f"{title}:", *lines]))
     for line in gating.baseline_notes(baseline, rules):
         output.emit(line)
+    if disturbed := _disturbed(baseline):
+        what = "an overloaded machine: they will call nothing; run it again when the machine is free"
+        print(f"harness: the times of {disturbed} cells are of {what}", file=sys.stderr)
     if newest.dirty:
         print("harness: the run's code had uncommitted changes, so nobody can check it out again", file=sys.stderr)
     return EXIT_OK
+
+
+def _disturbed(baseline: Baseline) -> int:
+    """How many cells have times that are no evidence."""
+    from harness.gate.units import disturbance
+
+    return sum(disturbance(record) is not None for record in baseline.folder.records())
 
 
 def _user() -> str:

@@ -156,6 +156,16 @@ def test_creep_is_told_when_it_is_accepted_and_when_it_is_gated(
     assert "note: creep: prefill length=8 mha ttft has lost 6.0%" in out
 
 
+def test_accepting_times_of_an_overloaded_machine_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = record("prefill", MHA, {"ttft": STEADY, "cache_bytes": [64]}, length=8, context={"load_after": [9.0]})
+    stored = run(tmp_path, [loaded], gate=rules(*PLANTED["rules"])).path
+    code, _, error = call(capsys, "accept", stored, "--reason", "r", "--by", "ann", "--baselines", tmp_path)
+    assert code == 0
+    assert "the times of 1 cells are of an overloaded machine" in error
+
+
 # --- bad input ----------------------------------------------------------------------------------------
 
 
