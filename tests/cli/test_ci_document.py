@@ -51,6 +51,11 @@ def test_the_script_fails_for_what_it_says(tmp_path: Path, code: int, expected: 
     make_parser().parse_args(shlex.split((tmp_path / "called").read_text()))
 
 
+def test_commands_that_take_their_time_exist() -> None:
+    for line in harness_lines(FILES["know.sh"]):
+        make_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
 @pytest.mark.slow
 def test_the_console_prints_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
