@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.contract.registry import Registry
-    from harness.run.former import FormerRuns, Identities, take_over
+    from harness.run.former import FormerRuns, Identities
     from harness.run.plan import Plan
 
 

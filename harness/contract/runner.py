@@ -89,6 +89,14 @@ class Runner(ABC):
     def decode(self, tokens_B: torch.Tensor, state: State) -> torch.Tensor:
         """Append one token to every sequence; float32 logits [B, vocab]."""
 
+    def replayed_decode(self, state: State) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """`decode` on this very state as the replay of a captured CUDA graph; None where an engine captures none.
+
+        Takes tokens int64 [B] and returns what `decode` would. Captured here, before any clock starts; decode cells are
+        timed through it when there is one, and their records say so.
+        """
+        return None
+
     @abstractmethod
     def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         """float32 logits [B, T, vocab] at every position of fresh sequences (padded columns are arbitrary)."""

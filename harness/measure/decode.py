@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class DecodeMeasurement(TimedMeasurement):
         super().__init__(workload, bench, cell)
         self.state = bench.runner.new_state(workload.batch, workload.length + workload.steps)
         self._fill("context")
+        self.replay = bench.runner.replayed_decode(self.state)
         self.memory.release()
 
     def repeat(self, purpose: str) -> dict[str, list[float]]:
@@ -55,12 +57,15 @@ class DecodeMeasurement(TimedMeasurement):
     def _steps(self, purpose: str) -> list[tuple[float, torch.Tensor]]:
         """Milliseconds and logits [B, vocab] of every step; leaves the state as it was."""
         tokens_BT = self.prompts.tokens(self.workload.batch, self.workload.steps, purpose).to(self.bench.device)
-        results = [
-            self.clock.time(lambda t=t: self.bench.runner.decode(tokens_BT[:, t], self.state))  # type: ignore[misc]
-            for t in range(self.workload.steps)
-        ]
+        results = [self.clock.time(partial(self._step, tokens_BT[:, t])) for t in range(self.workload.steps)]
         self.state.truncate([self.workload.length] * self.workload.batch)
         return results
+
+    def _step(self, tokens_B: torch.Tensor) -> torch.Tensor:
+        return self.replay(tokens_B) if self.replay else self.bench.runner.decode(tokens_B, self.state)
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), **({"cuda_graph": "replayed"} if self.replay else {})}
 
     def _fill(self, purpose: str) -> None:
         if self.workload.context == "synthetic":

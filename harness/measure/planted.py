@@ -60,6 +60,13 @@ class PlantedRunner(Runner):
         """See `Runner.decode`."""
         return self._longer(f"decode {len(tokens_B)}", state, lambda: self.runner.decode(tokens_B, state))
 
+    def replayed_decode(self, state: State) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """See `Runner.replayed_decode`; a replay works longer as a call does."""
+        replay = self.runner.replayed_decode(state)
+        if replay is None:
+            return None
+        return lambda tokens_B: self._longer(f"decode {len(tokens_B)}", state, lambda: replay(tokens_B))
+
     def logits(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None = None) -> torch.Tensor:
         """See `Runner.logits`."""
         return self.runner.logits(tokens_BT, lengths_B)

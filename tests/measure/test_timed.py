@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.contract.runner import module_bytes
+from harness.contract.runner import State, module_bytes
 from harness.measure.measurement import Measurement, open_measurement
 from harness.records.record import Status
 from harness.suite.cell import CellId
@@ -64,6 +64,24 @@ def test_decode_samples_are_single_steps_at_constant_lengths(tmp_path: Path) -> 
     assert len(measurement.clock.settled_at) == 9  # every step, those of the check included
     assert metrics["output_rate"].samples[0] == 400
     assert runner.lengths == [16, 17, 18] * 3
+
+
+def test_a_captured_graph_is_what_is_timed_and_the_record_says_so(tmp_path: Path) -> None:
+    class Captured(FakeRunner):
+        replays = 0
+
+        def replayed_decode(self, state: State) -> Any:
+            def replay(tokens_B: torch.Tensor) -> torch.Tensor:
+                self.replays += 1
+                return self.decode(tokens_B, state)
+
+            return replay
+
+    runner = Captured()
+    outcome = finished(DECODE, tmp_path, runner=runner)
+    assert outcome.context["cuda_graph"] == "replayed"
+    assert runner.replays == len(runner.lengths) == 9  # warm-up, timed, check
+    assert "cuda_graph" not in finished(DECODE, tmp_path).context
 
 
 def test_generate_splits_first_token_from_the_others(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ EXPECTED = {
     "raise": ("failed", "RuntimeError: a planted error"),
     "exit": ("failed", "SystemExit: 0"),
     "hog": ("oom", "can't allocate memory"),
+    "leak": ("oom", ""),
     "killed": ("failed", "the worker was killed by SIGKILL"),
     "unsupported": ("unsupported", "the first reason"),
     "chatter": ("passed", ""),

@@ -25,6 +25,8 @@ FAULT_LENGTH = 13
 """Prompt length of the cells in which faults strike."""
 MEMORY_LIMIT = 6 * 2**30
 """Address space of a worker whose kernels are `hog`."""
+LEAK = 2**28
+"""Bytes that a worker whose kernels are `leak` may still take when it begins to leak."""
 
 
 def _crash() -> None:
@@ -60,6 +62,19 @@ def _hog() -> None:
     torch.empty(64 * 2**30, dtype=torch.uint8)
 
 
+def _leak() -> None:
+    import resource
+
+    import torch
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + LEAK
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    kept = []
+    while True:
+        kept.append(torch.empty(2**22, dtype=torch.uint8))
+
+
 def _killed() -> None:
     import signal
 
@@ -87,6 +102,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "raise": _raise,
     "exit": _exit,
     "hog": _hog,
+    "leak": _leak,
     "killed": _killed,
     "unsupported": _unsupported,
     "chatter": _chatter,
