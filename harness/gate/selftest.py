@@ -90,7 +90,8 @@ class Tried:
 def self_test(plan: Plan, registry: Registry, progress: Callable[[float], Progress], times: int) -> Iterator[Tried]:
     """Run the gate unchanged `times` times and once with each plant; each is yielded as it ends.
 
-    `progress` opens one that counts so many steps. Raises UsageError for a suite without rules; KeyboardInterrupt after Ctrl-C, with everything cleared away.
+    `progress` opens one that counts so many steps. Raises UsageError for a suite without rules; KeyboardInterrupt
+    after Ctrl-C, with everything cleared away.
     """
     rules = Rules.of_suite(plan.suite)
     trier = _Trier(one_thread(plan), registry, progress)
