@@ -22,6 +22,7 @@ from harness.gate.sequential import Design, Margins, turn_value
 from harness.records.blocks import samples_by_block
 from harness.records.joined import Joined, Losses, NotTheSameError
 from harness.records.record import Record
+from harness.records.statistics import t_quantile
 
 TOLERATED = 0.2
 """Share of the effect to be detected that is tolerated: as 1% is of 5%."""
@@ -172,6 +173,6 @@ def _processes(noise: Noise, design: Design) -> int | None:
     reach = math.log1p(design.margins.catch) - math.log1p(design.margins.tolerate)
     for count in range(design.processes, design.cap + 1):
         error = noise.process / math.sqrt(count)
-        if error * float(special.stdtrit(count - 1, 1 - design.disagreement)) <= reach:
+        if error * t_quantile(1 - design.disagreement, count - 1) <= reach:
             return count
     return None

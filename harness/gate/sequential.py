@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
-from scipy import special
 
 from harness.errors import UsageError
 from harness.gate.boundary import boundary, sign_p
 from harness.gate.verdict import Verdict
+from harness.records.statistics import t_quantile
 
 Floats: TypeAlias = Sequence[float] | np.ndarray
 
@@ -148,7 +148,7 @@ def effect(log_ratios: Sequence[Floats], confidence: float = 0.95) -> Effect:
         raise UsageError("no pair of turns was measured")
     middle = float(np.median(np.concatenate(processes)))
     spread = _Spread.of(processes)
-    reach = spread.error * _t_quantile((1 + confidence) / 2, spread.processes - 1)
+    reach = spread.error * t_quantile((1 + confidence) / 2, spread.processes - 1)
     low, high = min(middle, spread.mean - reach), max(middle, spread.mean + reach)
     pairs = sum(len(process) for process in processes)
     return Effect(math.exp(middle), math.exp(low), _exp(high), pairs, len(processes))
@@ -234,7 +234,7 @@ class _Look:
             return False
         sizes = np.cumsum([len(process) for process in self.processes])[:-1]
         spread = _Spread.of(np.split(distances, sizes))
-        return spread.mean > spread.error * _t_quantile(1 - self.design.disagreement, count - 1)
+        return spread.mean > spread.error * t_quantile(1 - self.design.disagreement, count - 1)
 
     def _open_question(self) -> str:
         count = len(self.processes)
@@ -254,10 +254,6 @@ def _first(processes: Sequence[Floats], pairs: int) -> list[Floats]:
 
 def _inconclusive(log_ratios: Sequence[Floats], reason: str) -> Decision:
     return Decision(Verdict.INCONCLUSIVE, effect(log_ratios), 1.0, reason)
-
-
-def _t_quantile(level: float, degrees: int) -> float:
-    return math.inf if degrees < 1 else float(special.stdtrit(degrees, level))
 
 
 def _exp(log_ratio: float) -> float:
