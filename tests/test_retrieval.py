@@ -45,7 +45,7 @@ def test_chains_lead_from_their_last_name_to_their_value() -> None:
 
 def test_chains_are_shuffled_together_in_their_own_order() -> None:
     chains = retrieval.draw_chains(random.Random(2), chains=4, links=3)
-    firsts = Counter()
+    firsts: Counter[str] = Counter()
     for seed in range(200):
         facts = retrieval.shuffled_together(random.Random(seed), chains)
         assert len(facts) == 16
