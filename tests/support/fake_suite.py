@@ -49,7 +49,7 @@ class FakeSuite:
         """`harness run` to its end."""
         command = self.command("run", str(self.path), "--out", str(self.out), *flags)
         env = {**os.environ, **environment}
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+        return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=env)
 
     @property
     def folders(self) -> list[Path]:
