@@ -75,10 +75,13 @@ the ref, so that the working tree is faster. A false alarm is a timed regression
 
 
 def write(traces: Sequence[Path], out: Path, live: Path | None = None, flips: int = FLIPS) -> None:
-    """Make the document and its plots. Raises UsageError when a trace cannot be read or there is none."""
+    """Make the document and its plots. Raises UsageError without a trace, or with one that is broken or too short."""
     if not traces:
         raise UsageError("no trace; `make traces` records them", "results/traces")
     found = [Quality(read_trace(path), flips) for path in traces]
+    for path, quality in zip(traces, found, strict=True):
+        if not all(quality.ours(name, designs[0]).windows for name, designs in DESIGN_OF.items()):
+            raise UsageError("is too short: not one gate run fits into it", str(path))
     tried = trials.read_trials(live) if live else []
     out.write_text(document(found, AccuracyTrials.simulate(), tried))
     for quality in found:

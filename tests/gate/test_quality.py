@@ -89,6 +89,12 @@ def test_no_trace_is_an_error_not_an_empty_document(tmp_path: Path, capsys: pyte
     assert not list(tmp_path.iterdir())
 
 
+def test_a_trace_that_holds_no_window_is_refused(tmp_path: Path) -> None:
+    short = stored(tmp_path, fake_trace(2, rounds=6), "short")
+    with pytest.raises(UsageError, match="is too short"):
+        write([short], tmp_path / "gate_quality.md", live=None, flips=5)
+
+
 def test_paired_documents_show_what_unpaired_ones_do_not() -> None:
     trials = AccuracyTrials.simulate(400, seed=1)
     assert trials.paired.value >= 0.93
