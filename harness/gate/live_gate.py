@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from harness.gate.compare import compare
 from harness.gate.controls import ControlLane, controls_of
 from harness.gate.lane import Lane
 from harness.gate.live_judge import LiveJudge
-from harness.gate.live_side import LiveSide, OtherProtocolError, closing_on_interrupt
+from harness.gate.live_side import LiveSide, OtherProtocolError, at_once
 from harness.gate.questions import Judge, Question
 from harness.gate.rules import Rules
 from harness.gate.sequential import LOOKS, PAIRS_PER_VISIT
@@ -103,8 +102,7 @@ class LiveGate:
     def _at_once(self, acts: Sequence[Callable[[], None]]) -> None:
         """Without a clock both sides may work at the same time, where each has processors of its own."""
         together = machine.cpu_count() >= len(acts) * self.new.plan.threads
-        with closing_on_interrupt(self.close), ThreadPoolExecutor(len(acts) if together else 1) as pool:
-            list(pool.map(lambda act: act(), acts))
+        at_once(acts, len(acts) if together else 1, self.close)
 
     # --- questions about ratios ---------------------------------------------------------------------
 

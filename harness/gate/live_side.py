@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,7 @@ class VersionWorkers(Workers):
             with suppress(CellError):
                 self.get(variant, self.table.sampling.timeout, _unheard)
 
-        with closing_on_interrupt(self.close), ThreadPoolExecutor(machine.cpu_count()) as pool:
-            list(pool.map(one, dict.fromkeys(variants)))
+        at_once([partial(one, variant) for variant in dict.fromkeys(variants)], machine.cpu_count(), self.close)
 
     def get(self, variant: Variant, seconds: float, listen: Listener) -> WorkerClient:
         """See `Workers.get`. Raises OtherProtocolError as well."""
@@ -242,14 +242,21 @@ def turn_sampling(sampling: Sampling, planned: PlannedCell) -> Sampling:
     return replace(sampling, samples=repetitions, rounds=PAIRS_PER_VISIT, max_rounds=None, restarts=0)
 
 
-@contextmanager
-def closing_on_interrupt(close: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C while threads wait for workers: they wait no longer once these are gone."""
+def at_once(acts: Sequence[Callable[[], None]], threads: int, close: Callable[[], None]) -> None:
+    """Do these acts in threads; raises what the first of them raises.
+
+    On that and on Ctrl-C the rest is not begun, and `close` ends the workers that threads wait for.
+    """
+    pool = ThreadPoolExecutor(threads)
     try:
-        yield
+        for future in [pool.submit(act) for act in acts]:
+            future.result()
     except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
         close()
         raise
+    finally:
+        pool.shutdown()
 
 
 def _spoilt(run: CellRun) -> bool:

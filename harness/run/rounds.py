@@ -48,11 +48,11 @@ class Quota:
     @classmethod
     def of(cls, sampling: Sampling) -> Quota:
         """A process's share of the whole cell's sampling."""
-        least = math.ceil(sampling.rounds / sampling.processes)
         most = math.inf if sampling.max_rounds is None else math.ceil(sampling.max_rounds / sampling.processes)
+        least = min(most, max(math.ceil(sampling.rounds / sampling.processes), _rounds_for_warmup(sampling)))
         reach = math.log1p(fraction(sampling.precision)) * math.sqrt(sampling.processes)
         seconds = sampling.budget / sampling.processes
-        return cls(least, max(least, most), seconds, reach, least * sampling.samples // 2)
+        return cls(int(least), most, seconds, reach, int(least) * sampling.samples // 2)
 
     def enough(self, turns: Sequence[Turn], spent: float, baseline: Sequence[Turn]) -> bool:
         """Whether a process that took these turns and seconds is done; `baseline` took its turns beside it, if any."""
@@ -67,6 +67,11 @@ class Quota:
         """The turns whose samples count: undisturbed ones where there are enough of them, else all."""
         good = undisturbed(turns)
         return good if len(good) >= self.least else list(turns)
+
+
+def _rounds_for_warmup(sampling: Sampling) -> int:
+    """Rounds of a process that are worth its warm-up: at least twice as many repetitions."""
+    return math.ceil(2 * sampling.warmup / sampling.samples)
 
 
 def undisturbed(turns: Sequence[Turn]) -> list[Turn]:

@@ -182,3 +182,4 @@ def test_a_processs_share_of_the_sampling() -> None:
     assert (quota.least, quota.most, quota.seconds, quota.warmup_limit) == (3, 4, 3.0, 4)
     assert quota.reach == pytest.approx(0.01724, rel=1e-3)
     assert Quota.of(Sampling(rounds=2, max_rounds=2, restarts=4)).most == 1
+    assert Quota.of(Sampling(rounds=3, samples=1, warmup=1)).least == 2  # no process warms up longer than it measures
