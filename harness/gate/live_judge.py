@@ -28,9 +28,11 @@ class LiveJudge:
     def decided(self, question: Question) -> bool:
         """Whether more pairs would change nothing."""
         lane = self._lane(question)
-        if lane is None or not lane.alive:
-            return True
-        return _without_ratio(lane, question) or self.decision(lane, question) is not None
+        return lane is None or self.settled(lane, question)
+
+    def settled(self, lane: Lane, question: Question) -> bool:
+        """The same for a given lane."""
+        return not lane.alive or _without_ratio(lane, question) or self._decision(lane, question) is not None
 
     def judge(self, question: Question, _: float = 0.0) -> Finding:
         """The verdict that there is now, when nobody measures on. The share that was fixed at the start holds."""
@@ -39,12 +41,12 @@ class LiveJudge:
 
     def ruled(self, lane: Lane, question: Question) -> Finding:
         """The verdict on a question from a given lane."""
-        decision = None if _without_ratio(lane, question) else self.decision(lane, question, final=True)
+        decision = None if _without_ratio(lane, question) else self._decision(lane, question, final=True)
         if decision is None:
             return question.finding(Verdict.INCONCLUSIVE, timed=question.timed, reasons=[NO_RATIO])
         return _finding(question, decision, lane.seconds)
 
-    def decision(self, lane: Lane, question: Question, final: bool = False) -> Decision | None:
+    def _decision(self, lane: Lane, question: Question, final: bool = False) -> Decision | None:
         """What the sequential test says; None while it wants more pairs."""
         assert isinstance(question.rule, Relative)
         ratios = lane.log_ratios(question.metric, question.new.better == "lower")

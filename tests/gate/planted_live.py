@@ -127,6 +127,7 @@ class PlantedClient:
     kernels: str
     visit: int
     length: int = 0
+    kind: str = ""
     samples: dict[str, list[float]] = field(default_factory=dict)
     ready: protocol.Ready = field(
         default_factory=lambda: protocol.Ready({}, {}, protocol.PROTOCOL, {"harness": "there"})
@@ -137,7 +138,8 @@ class PlantedClient:
         machine.log.append(f"{type(request).__name__.lower()} {self.workers.version.name} {self.kernels}")
         if isinstance(request, protocol.Open):
             self.length, self.samples = request.cell.workload["length"], {}
-            return protocol.Opened(request.cell.workload["kind"] == "prefill")
+            self.kind = request.cell.workload["kind"]
+            return protocol.Opened(self.kind in ("prefill", "decode"))
         if isinstance(request, protocol.Block):
             return self._block(request)
         metrics = {name: metric(name, values) for name, values in self.samples.items()}
@@ -149,11 +151,13 @@ class PlantedClient:
         turn = LiveTurn(
             workers.version.name, self.kernels, self.length, self.visit, inputs, workers.planted, workers.control
         )
+        first = {"prefill": "ttft", "decode": "tpot"}[self.kind]
         machine.turns.append(turn)
         found = machine.plant(turn)
         milliseconds, conditions = found if isinstance(found, tuple) else (found, Conditions())
         milliseconds *= 1 + (turn.planted.slower if turn.planted else 0.0)
-        samples = {name: [value] * request.samples for name, value in machine.metrics(turn, milliseconds).items()}
+        given = machine.metrics(turn, milliseconds)
+        samples = {first if name == "ttft" else name: [value] * request.samples for name, value in given.items()}
         for name, values in samples.items():
             self.samples.setdefault(name, []).extend(values)
         return protocol.Done(samples, milliseconds * request.samples / 1e3, conditions)
@@ -170,12 +174,14 @@ def planted_gate(
     kernels: Sequence[str] = ("sound", "slow"),
     lengths: Sequence[int] = (8, 16),
     rules: Sequence[dict[str, Any]] = (RELATIVE,),
+    workloads: list[dict[str, Any]] | None = None,
     **gate: Any,
 ) -> LiveGate:
     """A gate over planted workers, yet to be asked for its report."""
     workers = type("Workers", (PlantedVersionWorkers,), {"machine": machine})
     monkeypatch.setattr(live_side, "VersionWorkers", workers)
-    suite = fake_suite(folder, list(kernels), list(lengths), gate={"rules": list(rules), **gate})
+    other = {"workloads": workloads} if workloads else {}
+    suite = fake_suite(folder, list(kernels), list(lengths), gate={"rules": list(rules), **gate}, **other)
     registry = Registry([str(PLUGIN)], entry_points=False)
     plan = make_plan(load_suite(suite.path), registry, FACTS)
     ledger, identities = Ledger(), Identities(plan, registry)

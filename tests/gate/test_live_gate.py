@@ -176,6 +176,27 @@ def test_a_control_that_cries_wolf_discredits_what_was_called_slower(
     assert (report.regressions, report.exit_code) == ([], 3)
 
 
+def test_controls_judge_a_time_that_their_cell_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule names the times of all kinds; a decode cell has but one of them."""
+    workloads = [{"kind": "decode", "length": 8, "context": "synthetic"}]
+    rules = [{**RELATIVE, "metrics": ["ttft", "tpot"]}]
+    report, _ = judged(tmp_path, monkeypatch, noisy(), workloads=workloads, rules=rules)
+    assert [control.finding.metric for control in report.controls] == ["tpot", "tpot"]
+    assert all(control.holds for control in report.controls)
+
+
+def test_a_control_whose_worker_fails_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def plant(turn: LiveTurn) -> float:
+        if turn.control:
+            raise failing("gone")
+        return 10.0
+
+    report, _ = judged(tmp_path, monkeypatch, plant)
+    assert [control.finding.verdict for control in report.controls] == [Verdict.BROKEN] * 2
+    assert report.controls[0].finding.reasons == ["gone"]
+    assert report.exit_code == 3
+
+
 def test_without_a_rule_on_a_time_there_is_no_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = [{"metrics": "cache_bytes", "limit": "exact"}]
     report, machine = judged(tmp_path, monkeypatch, noisy(), rules=rules)
