@@ -63,6 +63,8 @@ class Trial(msgspec.Struct, frozen=True):
     """Of those that rest on a clock."""
     slowed: dict[str, int]
     """Of latencies of the variants that the plant slows down."""
+    ratios: list[float]
+    """Estimated new over base of those latencies."""
     false_alarms: list[str]
     """Cell and metric of timed regressions that nothing was planted for."""
     controls: dict[str, bool]
@@ -95,7 +97,7 @@ def read_trials(path: Path) -> list[Trial]:
 
 def text(trials: Sequence[Trial]) -> str:
     """What came out, as a markdown table; a row a kind."""
-    headers = ("changed", "trials", "exit codes", "timed findings", "slowed cells called", "false alarms",
+    headers = ("changed", "trials", "exit codes", "timed findings", "slowed cells called", "by", "false alarms",
                "controls held", "minutes")  # fmt: skip
     kinds = dict.fromkeys(trial.kind for trial in trials)
     rows = [_row(kind, [trial for trial in trials if trial.kind == kind]) for kind in kinds]
@@ -115,10 +117,16 @@ def _row(kind: str, trials: Sequence[Trial]) -> tuple[str, ...]:
         counted({f"x {trial.exit_code}": 1} for trial in trials),
         counted(trial.timed for trial in trials),
         counted(trial.slowed for trial in trials) if kind != SAME else "",
+        _range([ratio for trial in trials for ratio in trial.ratios]) if kind != SAME else "",
         str(sum(len(trial.false_alarms) for trial in trials)),
         f"{sum(all(trial.controls.values()) for trial in trials)} of {len(trials)}",
         f"{statistics.median(trial.seconds for trial in trials) / 60:.1f}",
     )
+
+
+def _range(ratios: Sequence[float]) -> str:
+    """Smallest and largest change."""
+    return f"{100 * (min(ratios) - 1):+.0f}% to {100 * (max(ratios) - 1):+.0f}%" if ratios else "-"
 
 
 def _trial(suite: Path, kind: str) -> Trial:
@@ -176,6 +184,7 @@ def _summary(kind: str, commit: str, started: str, seconds: float, code: int, do
         verdicts=dict(Counter(str(one.verdict) for one in findings)),
         timed=dict(Counter(str(one.verdict) for one in findings if one.timed)),
         slowed=dict(Counter(str(one.verdict) for one in slowed)),
+        ratios=[round(one.estimate, 4) for one in slowed if one.estimate is not None],
         false_alarms=[f"{one.cell} {one.metric}" for one in innocent if one.verdict == Verdict.REGRESSION],
         controls={control.name: control.holds for control in document.report.controls},
     )

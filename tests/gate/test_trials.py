@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness.errors import UsageError
 from harness.gate import trials
@@ -83,10 +84,14 @@ def test_trials_go_on_where_they_stopped(repository: Path, monkeypatch: pytest.M
 
 
 def test_the_table_counts_what_came_out() -> None:
-    good = Trial(SAME, "c", "now", 120.0, 0, "pass", {"pass": 9}, {"pass": 4}, {"pass": 2}, [], {"A/A": True})
-    bad = Trial(SAME, "c", "now", 180.0, 3, "unfit", {"pass": 9}, {"inconclusive": 4}, {}, ["x tpot"], {"A/A": False})
+    good = Trial(SAME, "c", "now", 120.0, 0, "pass", {"pass": 9}, {"pass": 4}, {"pass": 2}, [1.0], [], {"A/A": True})
+    bad = Trial(
+        SAME, "c", "now", 180.0, 3, "unfit", {"pass": 9}, {"inconclusive": 4}, {}, [], ["x tpot"], {"A/A": False}
+    )
     row = [cell.strip() for cell in text([good, good, bad]).splitlines()[2].split("|")[1:-1]]
-    assert row == ["nothing", "3", "2 x 0, 1 x 3", "8 pass, 4 inconclusive", "", "1", "2 of 3", "2.0"]
+    assert row == ["nothing", "3", "2 x 0, 1 x 3", "8 pass, 4 inconclusive", "", "", "1", "2 of 3", "2.0"]
+    slow = replace(good, kind=SLOWER_TREE, slowed={"regression": 2}, ratios=[1.12, 1.3])
+    assert "| 2 regression          | +12% to +30% |" in text([slow])
 
 
 def test_a_gate_without_a_report_is_an_error(repository: Path, tmp_path: Path) -> None:
