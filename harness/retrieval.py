@@ -34,9 +34,12 @@ NAMES = tuple(
     robin rocket rose ruby saddle saffron salmon sandal sapphire scarf shadow shovel silver socket sparrow spider
     spruce squash stable statue summit sunset swallow tablet teapot temple thistle thunder ticket tiger timber toffee
     tulip tunnel turtle umbrella valley vanilla velvet violet walnut walrus willow window winter zebra
-    """.split()
+    """.split()  # noqa: SIM905 - a list of this length reads best as a text
 )
 """Names of facts."""
+
+ALIKE = 5
+"""About how many values share their first two digits where values are drawn alike."""
 
 FACT_MARK, QUESTION_MARK = "#", "?"
 
@@ -75,25 +78,28 @@ def answer(name: str, facts: list[Fact]) -> str:
     return "".join(f" {link}" for link in links)
 
 
-def draw_facts(rng: random.Random, count: int) -> list[Fact]:
-    """`count` facts with different names and different values."""
+def draw_facts(rng: random.Random, count: int, alike: bool = False) -> list[Fact]:
+    """`count` facts with different names and different values; `alike` as for `draw_values`."""
     names = rng.sample(NAMES, count)
-    return [Fact(name, value) for name, value in zip(names, draw_values(rng, count), strict=True)]
+    return [Fact(name, value) for name, value in zip(names, draw_values(rng, count, alike), strict=True)]
 
 
-def draw_chains(rng: random.Random, chains: int, links: int) -> list[list[Fact]]:
-    """`chains` chains: a fact with a value, then `links` facts that each name the one before."""
+def draw_chains(rng: random.Random, chains: int, links: int, alike: bool = False) -> list[list[Fact]]:
+    """`chains` chains: a fact with a value, then `links` facts that each name the one before; `alike` as above."""
     names = rng.sample(NAMES, chains * (links + 1))
     drawn = []
-    for value in draw_values(rng, chains):
+    for value in draw_values(rng, chains, alike):
         own = [names.pop() for _ in range(links + 1)]
         drawn.append([Fact(name, former) for name, former in zip(own, [value, *own], strict=False)])
     return drawn
 
 
-def draw_values(rng: random.Random, count: int) -> list[str]:
-    """Different four-digit values, 1000 to 9999."""
-    return [str(value) for value in rng.sample(range(1000, 10_000), count)]
+def draw_values(rng: random.Random, count: int, alike: bool = False) -> list[str]:
+    """Different four-digit values, 1000 to 9999; `alike` ones share their first two digits with several others."""
+    if not alike:
+        return [str(value) for value in rng.sample(range(1000, 10_000), count)]
+    beginnings = rng.sample(range(10, 100), 1 + count // ALIKE)
+    return rng.sample([f"{first}{last:02}" for first in beginnings for last in range(100)], count)
 
 
 def shuffled_together(rng: random.Random, chains: list[list[Fact]]) -> list[Fact]:

@@ -28,6 +28,14 @@ def test_names_and_values_of_a_document_are_different() -> None:
         assert all(retrieval.VALUE.fullmatch(fact.value) for fact in facts)
 
 
+def test_values_alike_share_their_beginnings_and_still_differ() -> None:
+    for seed in range(50):
+        values = [fact.value for fact in retrieval.draw_facts(random.Random(seed), 20, alike=True)]
+        assert len(set(values)) == 20
+        assert all(retrieval.VALUE.fullmatch(value) for value in values)
+        assert len({value[:2] for value in values}) <= 1 + 20 // retrieval.ALIKE
+
+
 def test_names_are_different_plain_words() -> None:
     assert len(set(retrieval.NAMES)) == len(retrieval.NAMES) > 200
     assert all(name.isalpha() and name.islower() for name in retrieval.NAMES)

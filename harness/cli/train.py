@@ -7,8 +7,8 @@ from typing import Any
 from harness.cli import flags
 from harness.train import command
 
-EXAMPLES = """  harness train suites/recipes/first.yaml
-  harness train suites/recipes/first.yaml --out checkpoints/mine"""
+EXAMPLES = """  harness train suites/recipes/reference.yaml
+  harness train suites/recipes/reference.yaml --out checkpoints/mine"""
 
 
 def add_parser(commands: Any) -> None:

@@ -40,7 +40,7 @@ def _locate(message: str, data: Any, node: Any) -> tuple[KeyPath, Any]:
         if name and name in data:
             data, node, path = data[name], _field_type(node, name), (*path, name)
         elif position:
-            data, node, path = data[int(position)], node.item_type, (*path, int(position))
+            data, node, path = data[int(position)], _item_type(node, int(position)), (*path, int(position))
     return path, _fitting(node, data)
 
 
@@ -69,6 +69,11 @@ def _fitting(node: Any, data: Any) -> Any:
     if isinstance(data, list):
         return next((member for member in members if hasattr(member, "item_type")), node)
     return node
+
+
+def _item_type(node: Any, position: int) -> Any:
+    """The type of a place in a list, or in a tuple, which has one for every place."""
+    return node.item_types[position] if hasattr(node, "item_types") else node.item_type
 
 
 def _field_type(node: Any, name: str) -> Any:

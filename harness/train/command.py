@@ -12,8 +12,9 @@ from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a recipe file, such as suites/recipes/first.yaml")
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a recipe file (YAML), such as reference.yaml")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the checkpoint's directory, instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="another seed than the recipe's, to see how far a result repeats")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from harness.train.recipe import load_recipe
     from harness.train.training import Training
 
-    loaded = load_recipe(arguments.recipe)
+    loaded = load_recipe(arguments.recipe, arguments.seed)
     output: Path = (arguments.out or loaded.output).resolve()
     require_free(output)
     training = Training(loaded, output.with_name(f"{output.name}.training"), say)

@@ -49,7 +49,7 @@ def export(training: Training, loaded: LoadedRecipe, output: Path) -> dict[str, 
     _write_json(unfinished / "config.json", hf_config(loaded.recipe))
     special = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
     _write_json(unfinished / "generation_config.json", {**special, "do_sample": False})
-    write_tokenizer(unfinished, loaded.recipe.model.max_position_embeddings)
+    write_tokenizer(training.tokenizer, unfinished, loaded.recipe.model.max_position_embeddings)
     shutil.copyfile(training.folder / LOG, unfinished / "training_log.jsonl")
     report = training_report(training, loaded, unfinished)
     _write_json(unfinished / "training.json", report)
@@ -69,7 +69,7 @@ def training_report(training: Training, loaded: LoadedRecipe, directory: Path) -
         "text": f"standard library of Python {platform.python_version()}",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trained_lengths": sorted({stage.length for stage in recipe.stages if stage.kind != "indexer"}),
-        "stages": [msgspec.structs.asdict(stage) for stage in recipe.stages],
+        "stages": msgspec.to_builtins(recipe.stages),
         "cost": {
             "cpu_minutes": round(training.cost.cpu_seconds / 60, 2),
             "wall_minutes": round(training.cost.wall_seconds / 60, 2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -15,32 +14,10 @@ from harness.contract.operators import MhaAttention, Operators
 from harness.contract.registry import Registry
 from harness.contract.span import Span
 from harness.model.build import build_model
-from harness.model.checkpoint import Tensors
 from harness.model.layers import Parts
 from harness.model.parameters import disk_shapes, stacks
 from harness.model.transformer import CausalLm
-
-
-class FirstWeights(Tensors):
-    """What training starts from: matrices normal with a given deviation, norms 1, biases 0.
-
-    A tensor depends on seed and name alone, so a wider recipe changes no other tensor's start.
-    """
-
-    def __init__(self, config: ModelConfig, seed: int) -> None:
-        super().__init__(config, mtp=True)
-        self.seed = seed
-
-    def get(self, name: str) -> Tensor:
-        """FP32 start of the tensor called `name` on disk."""
-        shape = self.shapes[name]
-        if name.endswith("bias"):
-            return torch.zeros(shape)
-        if len(shape) == 1:
-            return torch.ones(shape)
-        digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        return torch.randn(shape, generator=generator) * self.config.initializer_range
+from harness.train.first_weights import FirstWeights
 
 
 def first_model(config: ModelConfig, seed: int, selector: str = "dense") -> CausalLm:
@@ -92,8 +69,11 @@ def whole_sequence_attention(chunked: MhaAttention) -> MhaAttention:
         whole = span == Span.fresh(span.batch, span.width)
         if selected_BTK is not None or not whole:
             return chunked(q_BTHQ, k_BHSQ, v_BHSV, span, scale, selected_BTK)
-        out = F.scaled_dot_product_attention(q_BTHQ.transpose(1, 2), k_BHSQ, v_BHSV, is_causal=True, scale=scale)
-        return out.transpose(1, 2)
+        width, value = q_BTHQ.shape[-1], v_BHSV.shape[-1]
+        # Heads of unlike widths would fall back to a path that holds all T x T scores and takes twice the time.
+        v_BHSQ = F.pad(v_BHSV, (0, max(0, width - value)))
+        out = F.scaled_dot_product_attention(q_BTHQ.transpose(1, 2), k_BHSQ, v_BHSQ, is_causal=True, scale=scale)
+        return out[..., :value].transpose(1, 2)
 
     return attend
 

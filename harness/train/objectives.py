@@ -19,23 +19,53 @@ from harness.model.moe import Moe, Routing
 from harness.model.mtp import look_ahead
 from harness.model.observation import IndexerView, view_indexer
 from harness.model.transformer import CausalLm, Observer
+from harness.train.data import Batch
+from harness.train.documents import Kind
 
 
-def language_loss(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Mean cross-entropy in nats per token."""
-    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+def token_weights(kinds_BT: Tensor, answer_weight: float) -> Tensor:
+    """What every target counts in the loss, FP32 [B, T]: nothing if nobody could know it, more if it is an answer."""
+    weights = torch.zeros(len(Kind))
+    weights[Kind.TEXT], weights[Kind.ANSWER] = 1.0, answer_weight
+    return weights[kinds_BT]
+
+
+def language_loss(logits_BTV: Tensor, targets_BT: Tensor, weights_BT: Tensor | None = None) -> Tensor:
+    """Cross-entropy in nats, times its weight, per token that counts at all."""
+    if weights_BT is None:
+        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+    nats = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
+    return (nats * weights_BT.flatten()).sum() / (weights_BT > 0).sum().clamp(min=1)
 
 
 def mtp_loss(
-    model: CausalLm, hidden_BTD: Tensor, inputs_BT: Tensor, targets_BT: Tensor, observer: Observer | None = None
+    model: CausalLm,
+    hidden_BTD: Tensor,
+    inputs_BT: Tensor,
+    targets_BT: Tensor,
+    weights_BT: Tensor | None = None,
+    observer: Observer | None = None,
 ) -> Tensor:
     """Mean over depths k of the cross-entropy of token t + k + 1 (DeepSeek-V3 report, equations 24 and 25).
 
-    `hidden_BTD` is what `model.hidden` makes of the inputs; `targets_BT` are the next tokens of the main model.
+    `hidden_BTD` is what `model.hidden` makes of the inputs; `targets_BT` are the next tokens of the main model and
+    `weights_BT` what they count.
     """
-    ahead = look_ahead(model, hidden_BTD, inputs_BT, observer)
-    losses = [language_loss(logits_BTV, targets_BT[:, depth:]) for depth, logits_BTV in enumerate(ahead, 1)]
+    losses = []
+    for depth, logits_BTV in enumerate(look_ahead(model, hidden_BTD, inputs_BT, observer), 1):
+        weights = None if weights_BT is None else weights_BT[:, depth:]
+        losses.append(language_loss(logits_BTV, targets_BT[:, depth:], weights))
     return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def seen_by_kind(logits_BTV: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Nats per token of text, and the share of answer tokens that are the likeliest; what a batch has of them."""
+    text, answers = batch.kinds_BT == Kind.TEXT, batch.kinds_BT == Kind.ANSWER
+    seen = {"text": language_loss(logits_BTV, batch.targets_BT, text.float())} if text.any() else {}
+    if answers.any():
+        seen["answers"] = (logits_BTV[answers].argmax(-1) == batch.targets_BT[answers]).float().mean()
+    return seen
 
 
 @dataclass

@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.suite.document import Document, read_document
 from harness.suite.schema import Count, Positive, Strict
 from harness.suite.validate import convert
-from harness.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, VOCAB_SIZE
+from harness.train.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 Rate = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -28,7 +28,10 @@ ARCHITECTURE = "DeepseekV32ForCausalLM"
 
 
 class Shape(Strict, frozen=True):
-    """The model's dimensions under their Hugging Face names; the vocabulary is the byte tokenizer's."""
+    """The model's dimensions under their Hugging Face names."""
+
+    vocab_size: Annotated[int, Meta(ge=512)]
+    """Tokens of the tokenizer that is learned from the training text; 259 of them are bytes and special tokens."""
 
     hidden_size: Positive
     intermediate_size: Positive
@@ -57,6 +60,21 @@ class Shape(Strict, frozen=True):
     initializer_range: Rate = 0.02
 
 
+class Documents(Strict, frozen=True):
+    """Facts and questions in the training documents of a stage (`harness.retrieval`)."""
+
+    facts: Positive
+    """Most facts in one document."""
+    share: tuple[Share, Share] = (0.1, 0.5)
+    """Least and most share of a document's tokens that is facts and questions; the rest is real text."""
+    chains: Share = 0.0
+    """Share of documents whose facts name each other."""
+    alike: Share = 0.0
+    """Share of documents whose values begin alike, so that only its name tells how a value goes on."""
+    plain: Share = 0.0
+    """Share of sequences that are text alone."""
+
+
 class Stage(Strict, frozen=True):
     """Steps of one kind, at one batch shape, with a cosine learning rate of its own."""
 
@@ -73,6 +91,8 @@ class Stage(Strict, frozen=True):
     final_learning_rate: Rate
     warmup: Count = 100
     """Steps of linear growth from zero to `learning_rate`."""
+    documents: Documents | None = None
+    """What the text is mixed with; None is text alone."""
     mtp_weight: Share = 0.0
     """Weight of the multi-token-prediction loss, lambda of the DeepSeek-V3 report, section 2.2."""
 
@@ -109,6 +129,8 @@ class Recipe(Strict, frozen=True):
     balance: Balance = Balance()
     seed: int = 0
     threads: Positive = 1
+    answer_weight: Annotated[float, Meta(ge=1)] = 4.0
+    """What a token of an answer counts in the loss; a token of text counts 1."""
     bos_share: Share = 0.5
     """Share of training sequences that begin with bos, as documents without context do at evaluation."""
     save_every: Positive = 200
@@ -132,17 +154,28 @@ class LoadedRecipe:
         return (self.path.parent / self.recipe.output).resolve()
 
 
-def load_recipe(path: Path | str) -> LoadedRecipe:
-    """Read and check a recipe. Raises UsageError naming file, line and key of what is wrong."""
+def load_recipe(path: Path | str, seed: int | None = None) -> LoadedRecipe:
+    """Read and check a recipe, with another seed if one is given.
+
+    Raises UsageError naming file, line and key of what is wrong.
+    """
     file = Path(path)
     document = read_document(file)
     recipe = convert(document, Recipe)
+    if seed is not None:
+        recipe = msgspec.structs.replace(recipe, seed=seed)
     for position, stage in enumerate(recipe.stages):
         maximum = recipe.model.max_position_embeddings
         if stage.length >= maximum:
             raise UsageError(
                 f"length {stage.length} does not fit; allowed: less than max_position_embeddings, {maximum}",
                 document.where("stages", position, "length"),
+            )
+        if stage.documents is not None and stage.documents.share[0] > stage.documents.share[1]:
+            least, most = stage.documents.share
+            raise UsageError(
+                f"share is [{least}, {most}]; allowed: the least share first",
+                document.where("stages", position, "documents", "share"),
             )
     if recipe.model.n_routed_experts % recipe.model.n_group:
         raise UsageError(
@@ -181,7 +214,6 @@ def hf_config(recipe: Recipe) -> dict[str, Any]:
         "architectures": [ARCHITECTURE],
         "model_type": "deepseek_v32",
         **shape,
-        "vocab_size": VOCAB_SIZE,
         "num_key_value_heads": recipe.model.num_attention_heads,
         "head_dim": recipe.model.qk_rope_head_dim,
         "qk_head_dim": recipe.model.qk_nope_head_dim + recipe.model.qk_rope_head_dim,

@@ -1,33 +1,47 @@
-"""The byte-level tokenizer: one token per UTF-8 byte, so that lengths in tokens and in bytes are the same thing.
+"""The checkpoint's tokenizer: byte-level BPE learned from the training text, with numbers cut into pairs of digits.
 
-Written in the files that Hugging Face tokenizers have, so that any tool loads it without remote code.
+Written in the files that Hugging Face tokenizers have, so that any tool loads it without remote code. A newline is
+always a token of its own, and no token goes on behind one: the tokens of a text are those of its lines, joined.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-BYTES = 256
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
-BOS_ID, EOS_ID, PAD_ID = BYTES, BYTES + 1, BYTES + 2
-VOCAB_SIZE = BYTES + 3
+BOS_ID, EOS_ID, PAD_ID = 0, 1, 2
+
+PIECES = Regex(r"\n| ?\d{1,2}| ?[\p{L}_]+| ?[^\s\p{L}\d_]+|[^\S\n]+(?!\S)|[^\S\n]+")
+"""What no token reaches across: a newline; two digits, a word or marks with the space before them; other spaces."""
 
 
-def build_tokenizer() -> Tokenizer:
-    """Token id = byte value for the first 256, then bos, eos and pad; nothing is added to a text by itself."""
-    tokenizer = Tokenizer(models.BPE(vocab=_byte_vocabulary(), merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE of `vocab_size` tokens, the first three of which are bos, eos and pad."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(PIECES, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in (BOS, EOS, PAD)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[AddedToken(text, special=True, normalized=False) for text in (BOS, EOS, PAD)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
-def write_tokenizer(directory: Path, max_length: int) -> None:
+def write_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` into an existing directory."""
-    build_tokenizer().save(str(directory / "tokenizer.json"))
+    tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
@@ -38,10 +52,3 @@ def write_tokenizer(directory: Path, max_length: int) -> None:
         "model_input_names": ["input_ids", "attention_mask"],
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _byte_vocabulary() -> dict[str, int]:
-    """Byte-level BPE writes each byte as one printable character: itself where it can be seen, else 256 + n."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(BYTES) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(BYTES + n): byte for n, byte in enumerate(hidden)}

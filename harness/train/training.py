@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import msgspec
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from harness import corpus
@@ -24,13 +26,14 @@ from harness.contract.span import Span
 from harness.errors import UsageError
 from harness.model.mtp import mtp_layers
 from harness.model.transformer import CausalLm
-from harness.train.data import Batches
+from harness.train.data import Batches, training_tokenizer
 from harness.train.model import first_model
-from harness.train.objectives import Watcher, language_loss, mtp_loss, update_biases
+from harness.train.objectives import Watcher, language_loss, mtp_loss, seen_by_kind, token_weights, update_biases
 from harness.train.recipe import LoadedRecipe, Optimizer, Recipe, Stage, model_config
 
 STATE = "state.pt"
 LOG = "log.jsonl"
+TOKENIZER = "tokenizer.json"
 
 
 class Cost(msgspec.Struct):
@@ -57,10 +60,11 @@ class Training:
         self.recipe, self.folder, self.say = loaded.recipe, folder, say
         self.identity = {"recipe_sha256": loaded.sha256, "text_sha256": corpus.split("train").sha256}
         self.config = model_config(self.recipe)
-        self.batches = Batches.of(self.recipe)
         self.place, self.cost = Place(), Cost()
         folder.mkdir(parents=True, exist_ok=True)
         saved = self._read_state()
+        self.tokenizer = self._tokenizer()
+        self.batches = Batches(self.recipe, self.tokenizer)
         if saved is None:
             self.model = first_model(self.config, self.recipe.seed, self._selector())
             self.optimizer = self._new_optimizer()
@@ -90,12 +94,14 @@ class Training:
         """One update; the losses that it saw."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(stage, self.place.step)
-        inputs_BT, targets_BT = self.batches.get(self.place.stage, self.place.step)
+        batch = self.batches.get(self.place.stage, self.place.step)
+        weights_BT = token_weights(batch.kinds_BT, self.recipe.answer_weight)
         watcher = Watcher(stage.batch, watch_indexer=stage.kind != "dense", sparse=stage.kind == "sparse")
-        hidden_BTD = self.model.hidden(inputs_BT, Span.fresh(*inputs_BT.shape), observer=watcher)
-        losses = {"language": language_loss(self.model.head(hidden_BTD), targets_BT)}
+        hidden_BTD = self.model.hidden(batch.inputs_BT, Span.fresh(*batch.inputs_BT.shape), observer=watcher)
+        logits_BTV = self.model.head(hidden_BTD)
+        losses = {"language": language_loss(logits_BTV, batch.targets_BT, weights_BT)}
         if looks_ahead(self.model, stage):
-            losses["mtp"] = mtp_loss(self.model, hidden_BTD, inputs_BT, targets_BT, watcher)
+            losses["mtp"] = mtp_loss(self.model, hidden_BTD, batch.inputs_BT, batch.targets_BT, weights_BT, watcher)
         if watcher.divergence:
             losses["indexer"] = torch.stack(watcher.divergence).mean()
         if watcher.balance:
@@ -103,7 +109,7 @@ class Training:
         self._update(self._total(stage, losses))
         if stage.kind != "indexer":
             update_biases(self.model, watcher.counts, self.recipe.balance.bias_speed)
-        return {name: loss.item() for name, loss in losses.items()}
+        return {name: loss.item() for name, loss in (losses | seen_by_kind(logits_BTV, batch)).items()}
 
     def _total(self, stage: Stage, losses: dict[str, Tensor]) -> Tensor:
         if stage.kind == "indexer":
@@ -129,12 +135,17 @@ class Training:
         return "dsa" if self.recipe.stages[min(self.place.stage, last)].kind == "sparse" else "dense"
 
     def _enter(self, stage: int) -> None:
-        """The same weights under the next stage's selector, with a fresh optimiser."""
+        """The same weights under the next stage's selector; the optimiser goes on if it trains the same ones."""
         self.place = Place(stage, 0)
-        weights = self.model.state_dict()
+        weights, trained, former = self.model.state_dict(), self._trained(), self.optimizer.state_dict()
         self.model = first_model(self.config, self.recipe.seed, self._selector())
         self.model.load_state_dict(weights)
         self.optimizer = self._new_optimizer()
+        if self._trained() == trained:
+            self.optimizer.load_state_dict(former)
+
+    def _trained(self) -> list[str]:
+        return [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         stage = self.recipe.stages[min(self.place.stage, len(self.recipe.stages) - 1)]
@@ -157,6 +168,15 @@ class Training:
         fresh = self.folder / f"{STATE}.new"
         torch.save(state, fresh)
         os.replace(fresh, self.folder / STATE)
+
+    def _tokenizer(self) -> Tokenizer:
+        """The recipe's tokenizer, learned once; a run that goes on has it in its folder."""
+        path = self.folder / TOKENIZER
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            training_tokenizer(self.recipe.model.vocab_size).save(str(fresh))
+            os.replace(fresh, path)
+        return Tokenizer.from_file(str(path))
 
     def _read_state(self) -> dict[str, Any] | None:
         path = self.folder / STATE
@@ -205,13 +225,14 @@ class Meter:
         training.cost.cpu_seconds += time.process_time() - self.cpu
         training.cost.wall_seconds += seconds
         training.cost.tokens += tokens
-        means = {name: sum(losses[name] for losses in self.seen) / len(self.seen) for name in self.seen[0]}
+        names = dict.fromkeys(name for losses in self.seen for name in losses)
+        means = {name: statistics.fmean(seen[name] for seen in self.seen if name in seen) for name in names}
         line = {
             "stage": training.place.stage + 1,
             "kind": stage.kind,
             "step": training.place.step,
             **{name: round(value, 5) for name, value in means.items()},
-            "bits_per_byte": round(means["language"] / math.log(2), 4),
+            "bits_per_byte": round(means.get("text", math.nan) / math.log(2) / training.batches.bytes_per_token, 4),
             "learning_rate": learning_rate(stage, training.place.step),
             "tokens_per_second": round(tokens / seconds),
             "cpu_minutes": round(training.cost.cpu_seconds / 60, 2),
@@ -260,6 +281,7 @@ def _sentence(line: dict[str, Any], stage: Stage, recipe: Recipe) -> str:
     return (
         f"stage {line['stage']}/{len(recipe.stages)} {stage.kind} step {line['step']}/{stage.steps}: "
         f"{line['bits_per_byte']:.3f} bits/byte"
+        + (f", answers {line['answers']:.1%} right" if "answers" in line else "")
         + (f", MTP {line['mtp'] / math.log(2):.3f}" if "mtp" in line else "")
         + (f", indexer KL {line['indexer']:.3f}" if "indexer" in line else "")
         + f", {line['tokens_per_second']} tokens/s, {line['cpu_minutes']:.1f} CPU minutes so far"

@@ -18,9 +18,7 @@ from harness.measure.accuracy_catalog import find_task
 from harness.measure.accuracy_lm import RunnerLM
 from harness.train.baseline import TrigramModel
 
-DIRECTORY = Path(__file__).parents[2] / "suites" / "checkpoints" / "first"
-FINDS = False
-"""Whether it was trained to find what stands in its context; the first checkpoint was not."""
+DIRECTORY = Path(__file__).parents[2] / "suites" / "checkpoints" / "reference"
 CHANCE = 0.25
 
 
@@ -78,7 +76,7 @@ def test_transformers_loads_it_without_remote_code(tokenizer: Any) -> None:
 
     model: Any = AutoModelForCausalLM.from_pretrained(DIRECTORY)
     assert type(model).__name__ == "DeepseekV32ForCausalLM"
-    assert model.config.max_position_embeddings >= 8192
+    assert model.config.max_position_embeddings >= 32_768
     prompt = tokenizer("import os\n\n\ndef main(", return_tensors="pt")
     text = tokenizer.decode(model.generate(**prompt, max_new_tokens=8)[0])
     assert text.startswith("import os")
@@ -107,7 +105,7 @@ def test_it_chooses_continuations_above_chance(selector: str, tokenizer: Any) ->
 def test_it_finds_what_stands_in_its_context(task: str, selector: str, tokenizer: Any) -> None:
     samples = evaluate(language_model(tokenizer, selector, form="auto"), task, limit=16)
     hits = sum(sample["exact_match"] for sample in samples)
-    assert hits >= 0.75 * len(samples) if FINDS else hits == 0
+    assert hits >= 0.75 * len(samples)
 
 
 GENERATED = ["needle_512", "tracking_512"]

@@ -90,7 +90,7 @@ def test_people_get_a_table_and_the_whole_cost(tmp_path: Path, capsys: pytest.Ca
 
 # --- documents ------------------------------------------------------------------------------------------
 
-CHECKPOINT = Path(__file__).parents[2] / "suites" / "checkpoints" / "first"
+CHECKPOINT = Path(__file__).parents[2] / "suites" / "checkpoints" / "reference"
 ACCURACY = {"kind": "accuracy", "tasks": "continuation", "length": 256, "limit": 40, "batch": 8}
 SCORED = f"""
 question: How many documents would it take?

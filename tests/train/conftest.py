@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from harness import corpus
+from harness.train import data
 
 TINY = """\
 description: A few steps of every stage.
@@ -28,11 +32,21 @@ model:
   index_n_heads: 16
   index_head_dim: 16
   max_position_embeddings: 300
+  vocab_size: 600
 stages:
   - {kind: dense, steps: 5, batch: 2, length: 32, learning_rate: 0.003, final_learning_rate: 0.001, warmup: 2}
   - {kind: indexer, steps: 3, batch: 2, length: 32, learning_rate: 0.003, final_learning_rate: 0.001, warmup: 2}
   - {kind: sparse, steps: 3, batch: 2, length: 32, learning_rate: 0.001, final_learning_rate: 0.0001, warmup: 1}
 """
+
+
+@pytest.fixture(scope="package", autouse=True)
+def little_text() -> Iterator[None]:
+    """A corner of the corpus, so that a tokenizer is learned from it in no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "training_text", lambda: corpus.split("train").text[:200_000])
+        patch.setattr(data, "FACT_TEXTS", 100)
+        yield
 
 
 @pytest.fixture

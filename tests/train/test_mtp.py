@@ -22,10 +22,10 @@ from harness.model.parameters import MTP_COPIES
 from harness.model.runner import NativeRunner
 from harness.model.transformer import CausalLm
 from harness.train import command, figures
+from harness.train.data import training_tokenizer
 from harness.train.model import first_model, training_parts
 from harness.train.objectives import Watcher, language_loss, mtp_loss
 from harness.train.recipe import LoadedRecipe, load_recipe, model_config
-from harness.train.tokenizer import BOS_ID
 from harness.train.training import Training
 from tests.train.conftest import TINY
 from tests.train.test_training import stop_at, weights
@@ -99,7 +99,7 @@ def test_gradients_reach_what_the_paper_trains(model: CausalLm) -> None:
 def test_the_observer_sees_the_layer_under_its_number(model: CausalLm) -> None:
     tokens = torch.randint(256, (2, 13), generator=torch.Generator().manual_seed(0))
     watcher = Watcher(2, watch_indexer=True)
-    mtp_loss(model, hidden_of(model, tokens[:, :-1]), tokens[:, :-1], tokens[:, 1:], watcher)
+    mtp_loss(model, hidden_of(model, tokens[:, :-1]), tokens[:, :-1], tokens[:, 1:], observer=watcher)
     assert list(watcher.counts) == [2]
     assert len(watcher.divergence) == len(watcher.balance) == 1
     watcher.divergence[0].backward()
@@ -198,13 +198,15 @@ def test_the_report_has_the_acceptance(trained: Path) -> None:
 
 def test_acceptance_counts_agreement_at_the_same_place(model: CausalLm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts that are the main model's own choices one place on, three of them spoilt."""
-    runner, documents = NativeRunner(model), [bytes(range(20)), bytes(range(30, 50))]
-    tokens = torch.tensor([[BOS_ID, *document] for document in documents])
-    drafts = F.one_hot(runner.logits(tokens)[:, 1:].argmax(-1), 259).float()
+    runner, tokenizer = NativeRunner(model), training_tokenizer(600)
+    documents = ["\n" * 20, "#" + "\n" * 19]
+    tokens = figures.after_bos(documents, tokenizer)
+    assert tokens.shape == (2, 21)
+    drafts = F.one_hot(runner.logits(tokens)[:, 1:].argmax(-1), 600).float()
     drafts[0, [3, 7]] = drafts[1, 19] = 0.0
-    drafts[0, [3, 7], 258] = drafts[1, 19, 258] = 1.0
+    drafts[0, [3, 7], 599] = drafts[1, 19, 599] = 1.0
     monkeypatch.setattr(figures, "look_ahead", lambda model, hidden, tokens: iter([drafts]))
-    assert figures.mtp_acceptance(runner, documents) == pytest.approx(37 / 40)
+    assert figures.mtp_acceptance(runner, documents, tokenizer) == pytest.approx(37 / 40)
 
 
 def test_the_checkpoint_has_the_layer_once_and_loads_everywhere(trained: Path) -> None:
@@ -242,10 +244,10 @@ def test_the_checkpoint_has_the_layer_once_and_loads_everywhere(trained: Path) -
         (
             "num_nextn_predict_layers: 1",
             "num_nextn_predict_layers: 0",
-            r"tiny\.yaml:24.*weight is 0\.3.*layers is 0",
+            r"tiny\.yaml:25.*weight is 0\.3.*layers is 0",
         ),
-        ("kind: indexer,", "kind: indexer, mtp_weight: 0.1,", r"tiny\.yaml:25.*mtp_weight is 0\.1.*no language loss"),
-        ("mtp_weight: 0.3", "mtp_weight: 1.3", r"tiny\.yaml:24.*mtp_weight"),
+        ("kind: indexer,", "kind: indexer, mtp_weight: 0.1,", r"tiny\.yaml:26.*mtp_weight is 0\.1.*no language loss"),
+        ("mtp_weight: 0.3", "mtp_weight: 1.3", r"tiny\.yaml:25.*mtp_weight"),
     ],
 )
 def test_weights_without_a_use_are_refused(recipe_file: Path, old: str, new: str, message: str) -> None:

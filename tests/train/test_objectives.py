@@ -10,11 +10,19 @@ import torch
 
 from harness.model.moe import Routing
 from harness.model.observation import IndexerView
-from harness.train.data import Batches
+from harness.train.data import Batch
+from harness.train.documents import Kind
 from harness.train.model import first_model
-from harness.train.objectives import Watcher, indexer_divergence, sequence_balance, update_biases
+from harness.train.objectives import (
+    Watcher,
+    indexer_divergence,
+    language_loss,
+    seen_by_kind,
+    sequence_balance,
+    token_weights,
+    update_biases,
+)
 from harness.train.recipe import load_recipe, model_config
-from harness.train.tokenizer import BOS_ID
 
 
 def test_divergence_is_zero_for_the_very_distribution_and_positive_otherwise() -> None:
@@ -84,16 +92,22 @@ def test_biases_move_against_the_load(recipe_file: Path) -> None:
     assert bias.tolist() == pytest.approx([-0.01, 0.01, 0.0, 0.01])
 
 
-def test_batches_follow_seed_stage_and_step(recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file).recipe
-    batches = Batches.of(recipe)
-    inputs, targets = batches.get(0, 3)
-    assert inputs.shape == targets.shape == (2, 32)
-    assert torch.equal(inputs[:, 1:], targets[:, :-1])
-    assert torch.equal(Batches.of(recipe).get(0, 3)[0], inputs)
-    assert not torch.equal(batches.get(0, 4)[0], inputs)
-    assert not torch.equal(batches.get(1, 3)[0], inputs)
-    starts = torch.cat([batches.get(0, step)[0][:, 0] == BOS_ID for step in range(100)])
-    assert 60 < int(starts.sum()) < 140
-    later = torch.cat([batches.get(0, step)[1] for step in range(100)])
-    assert int(later.max()) < 256
+def test_unpredictable_tokens_do_not_count_and_answers_count_more() -> None:
+    logits = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(0))
+    targets, kinds = (
+        torch.tensor([[1, 2, 3, 4]]),
+        torch.tensor([[Kind.UNPREDICTABLE, Kind.TEXT, Kind.ANSWER, Kind.TEXT]]),
+    )
+    nats = -logits.log_softmax(-1)[0, range(4), [1, 2, 3, 4]]
+    loss = language_loss(logits, targets, token_weights(kinds, 6.0))
+    assert loss.item() == pytest.approx(((nats[1] + 6 * nats[2] + nats[3]) / 3).item())
+
+
+def test_what_is_seen_of_text_and_of_answers() -> None:
+    kinds = torch.tensor([[Kind.TEXT, Kind.ANSWER, Kind.ANSWER, Kind.UNPREDICTABLE]])
+    batch = Batch(torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[0, 1, 1, 0]]), kinds)
+    logits = torch.zeros(1, 4, 2)
+    logits[0, 1, 1] = logits[0, 2, 0] = 1.0
+    seen = seen_by_kind(logits, batch)
+    assert seen["answers"].item() == 0.5
+    assert seen["text"].item() == pytest.approx(0.6931472)
