@@ -121,7 +121,9 @@ class TableSide:
 
     def new_run(self, planned: PlannedCell, progress: Progress, ledger: Ledger) -> CellRun:
         """A cell in these workers, yet to be measured."""
-        return CellRun(planned, self.workers, turn_sampling(self.table.sampling, planned), progress, ledger)
+        run = CellRun(planned, self.workers, turn_sampling(self.table.sampling, planned), progress, ledger)
+        run.own_time = True
+        return run
 
     def reference(self, cell: CellId) -> CellId | None:
         """What a cell is held against, among those of this version that have not failed."""

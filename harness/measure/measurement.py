@@ -54,6 +54,8 @@ class Bench:
     """Told how far a long step is (0 to 1) and what it is."""
     flush_l2: bool = False
     """Whether a GPU's L2 cache is overwritten before every timed call."""
+    own_time: bool = False
+    """Whether a CPU's clock leaves out waiting for a processor that other processes had."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from harness.contract.runner import State
 from harness.measure import answers
 from harness.measure.answers import Verdict
-from harness.measure.clock import clock_for
+from harness.measure.clock import OwnTimeClock, clock_for
 from harness.measure.measurement import Bench, Measurement, Outcome
 from harness.measure.memory import memory_for
 from harness.measure.prompts import Prompts, open_prompts
@@ -43,7 +43,7 @@ class TimedMeasurement(Measurement):
         super().__init__(workload, bench, cell)
         self.prompts: Prompts = open_prompts(bench, self.workload.context)
         self.prompt_facts = self.prompts.facts()
-        self.clock = clock_for(bench.device, bench.flush_l2)
+        self.clock = clock_for(bench.device, bench.flush_l2, bench.own_time)
         self.memory = memory_for(bench.device)  # after the tokenizer and the text, before the caches
         self.repetition = 0
         self.samples: dict[str, list[float]] = {name: [] for name in (*self.timing, *MEMORY)}
@@ -87,6 +87,8 @@ class TimedMeasurement(Measurement):
         if verdict.errors:
             metrics["rel_l2_vs_reference"] = metric("rel_l2_vs_reference", verdict.errors)
         context = {**self.prompt_facts, "held_against": verdict.held_against, **self.facts()}
+        if self.bench.own_time:
+            context["waiting"] = "not counted" if isinstance(self.clock, OwnTimeClock) else "counted"
         if self.bench.flush_l2:
             context["l2_flushed"] = self.bench.device.startswith("cuda")
         if not verdict.faults:

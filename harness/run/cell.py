@@ -38,6 +38,8 @@ class CellRun:
         self.progress = progress
         self.ledger = ledger
         self.quota = Quota.of(sampling)
+        self.own_time = False
+        """Whether times leave out what the worker waited for a processor that other processes had."""
         self.failure: CellError | None = None
         self.result: protocol.Result | None = None
         self.ready: protocol.Ready | None = None
@@ -89,6 +91,7 @@ class CellRun:
             warmup=self.sampling.warmup if turns else 0,
             warmup_limit=self.quota.warmup_limit if turns else 0,
             flush_l2=self.sampling.flush_l2,
+            own_time=self.own_time,
         )
 
         def act(worker: WorkerClient) -> None:

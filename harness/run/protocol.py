@@ -70,6 +70,8 @@ class Open(Message, frozen=True):
     warmup_limit: int = 0
     """Untimed repetitions, at most, while each is still faster than those before; never fewer than `warmup`."""
     flush_l2: bool = False
+    own_time: bool = False
+    """Leave out of CPU times what the worker waited for a processor that other processes had."""
 
 
 class Block(Message, frozen=True):

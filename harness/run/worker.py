@@ -137,6 +137,7 @@ class Worker:
             reference=request.reference,
             progress=lambda fraction, text: self.channel.send(protocol.Progress(fraction, text)),
             flush_l2=request.flush_l2,
+            own_time=request.own_time,
         )
         measurement = open_measurement(request.workload, bench, request.cell)
         for manager in self.hooks.hook.harness_wrap_cell(cell=request.cell):

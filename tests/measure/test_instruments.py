@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from harness.errors import UsageError
 from harness.measure import answers
-from harness.measure.clock import CpuClock, clock_for
+from harness.measure.clock import CpuClock, OwnTimeClock, clock_for
 from harness.measure.memory import MemoryMeter, memory_for
 from harness.measure.prompts import Prompts, load_tokenizer
 
@@ -108,3 +113,89 @@ def test_row_errors_by_hand() -> None:
         0,
         0.5,
     ]
+
+
+# --- own time ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An `OwnTimeClock` on planted counters, in seconds."""
+    now = SimpleNamespace(wall=0.0, waited=0.0, process=0.0, thread=0.0, reads=[])
+    file = tmp_path / "schedstat"
+
+    def write() -> None:
+        file.write_text(f"1 {round(now.waited * 1e9)} 1\n")
+
+    def wall() -> float:
+        if now.reads:
+            now.waited += now.reads.pop(0)  # loses its processor between the clocks
+            write()
+        return float(now.wall)
+
+    write()
+    monkeypatch.setattr("harness.measure.clock.time.perf_counter", wall)
+    monkeypatch.setattr("harness.measure.clock.time.process_time", lambda: now.process)
+    monkeypatch.setattr("harness.measure.clock.time.thread_time", lambda: now.thread)
+    now.write, now.clock = write, OwnTimeClock(file)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("wall", "waited", "own_work", "others_work", "expected"),
+    [
+        (1.0, 0.0, 1.0, 0.0, 1000.0),
+        (1.0, 0.6, 0.4, 0.0, 400.0),  # others had the processor
+        (1.0, 0.0, 0.2, 0.0, 1000.0),  # it slept, or waited for a disk or a lock
+        (1.0, 0.6, 0.4, 0.6, 1000.0),  # its own threads had the processor
+        (1.0, 0.6, 0.4, 0.2, 600.0),
+    ],
+)
+def test_only_waiting_for_other_processes_is_left_out(
+    own: SimpleNamespace, wall: float, waited: float, own_work: float, others_work: float, expected: float
+) -> None:
+    def call() -> None:
+        own.wall += wall
+        own.waited += waited
+        own.thread += own_work
+        own.process += own_work + others_work
+        own.write()
+
+    milliseconds, _ = own.clock.time(call)
+    assert milliseconds == pytest.approx(expected)
+
+
+def test_a_processor_lost_between_the_clocks_is_noticed(own: SimpleNamespace) -> None:
+    own.reads = [0.5, 0.0]
+    mark = own.clock.mark()
+    assert mark.waited == 0.5
+    assert own.reads == []
+
+
+def test_own_time_is_what_a_busy_neighbour_does_not_change() -> None:
+    if not isinstance(clock_for("cpu", own_time=True), OwnTimeClock):
+        pytest.skip("this kernel does not tell how long a thread waits")
+
+    def work() -> None:
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+
+    former, processor = os.sched_getaffinity(0), min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processor})
+    rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.3)
+        wall, _ = clock_for("cpu").time(work)
+        own, _ = clock_for("cpu", own_time=True).time(work)
+    finally:
+        rival.kill()
+        rival.wait()
+        os.sched_setaffinity(0, former)
+    assert wall > 250
+    assert 190 < own < 215
+
+
+def test_where_the_kernel_tells_nothing_the_wall_clock_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.measure.clock.OwnTimeClock", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    assert isinstance(clock_for("cpu", own_time=True), CpuClock)
