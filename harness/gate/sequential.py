@@ -154,17 +154,6 @@ def effect(log_ratios: Sequence[Floats], confidence: float = 0.95) -> Effect:
     return Effect(math.exp(middle), math.exp(low), _exp(high), pairs, len(processes))
 
 
-def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
-    """Which of several hypotheses are rejected when all errors together stay below alpha (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    rejected = [False] * len(p_values)
-    for rank, index in enumerate(order):
-        if p_values[index] > alpha / (len(p_values) - rank):
-            break
-        rejected[index] = True
-    return rejected
-
-
 # --- one look -------------------------------------------------------------------------------------------
 
 

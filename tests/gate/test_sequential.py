@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.gate.sequential import Decision, Design, Margins, decide, effect, holm, turn_value
+from harness.gate.sequential import Decision, Design, Margins, decide, effect, turn_value
 
 PER_PROCESS = 5
 
@@ -195,12 +195,6 @@ def test_one_process_has_no_interval() -> None:
 
 def test_alpha_is_split_over_cells() -> None:
     assert Design(alpha=0.01).over(100).alpha == pytest.approx(1e-4)
-
-
-def test_holm_rejects_in_order_and_stops_at_the_first_that_holds() -> None:
-    assert holm([0.04, 0.001, 0.03], 0.05) == [False, True, False]
-    assert holm([0.02, 0.001, 0.03], 0.05) == [True, True, True]
-    assert holm([], 0.05) == []
 
 
 @pytest.mark.parametrize(
