@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import EXIT_USAGE, UsageError
@@ -18,10 +18,16 @@ from harness.gate.sequential import LOOKS, PAIRS_PER_VISIT
 from harness.gate.trace import read_trace
 from harness.gate.trials import Trial
 from harness.gate.verdict import Verdict
+from harness.records.store import RunEnd, RunFolder
 
 
-def document(traces: Sequence[Quality], accuracy: AccuracyTrials, live: Sequence[Trial] = ()) -> str:
-    """The whole text; `live` are stored trials of the whole gate."""
+def document(
+    traces: Sequence[Quality],
+    accuracy: AccuracyTrials,
+    live: Sequence[Trial] = (),
+    ends: Mapping[str, RunEnd] | None = None,
+) -> str:
+    """The whole text; `live` are stored trials of the whole gate, `ends` say where stored runs' time went."""
     fewest = min(quality.ours(name, all[0]).share(Verdict.PASS).windows
                  for quality in traces for name, all in DESIGN_OF.items())  # fmt: skip
     parts = [
@@ -36,6 +42,8 @@ def document(traces: Sequence[Quality], accuracy: AccuracyTrials, live: Sequence
         parts += _sections(quality)
     if live:
         parts += ["## The whole gate", LIVE, trials.text(live)]
+    if ends:
+        parts += ["## Where a run's time goes", TIME, table(TIME_HEADERS, map(_time, ends, ends.values()))]
     return "\n\n".join([*parts, "## Accuracy on the same documents", accuracy.text()]) + "\n"
 
 
@@ -51,6 +59,19 @@ def _sections(quality: Quality) -> Iterable[str]:
     yield quality.side_by_side()
     yield f"![alarms and open questions against time](gate_quality_{name}.svg)"
 
+
+def _time(name: str, end: RunEnd) -> tuple[str, ...]:
+    """One run against the goals: 85% measuring, at most a third of that warm-up."""
+    reached = end.measuring >= MEASURING and end.warming <= WARMING
+    return name, f"{end.wall_seconds:.0f}", f"{end.measuring:.0%}", f"{end.warming:.0%}", "yes" if reached else "no"
+
+
+MEASURING, WARMING = 0.85, 1 / 3
+
+TIME = """Of the wall time without starting workers at least 85% should be spent inside measured or warm-up blocks, and
+at most a third of that on warm-up. Every run ends with these figures and stores them in `end.json`."""
+
+TIME_HEADERS = ("run", "seconds", "measuring", "of that warm-up", "reached")
 
 INTRODUCTION = """# How good the gate is
 
@@ -74,7 +95,15 @@ LIVE = """`harness gate suites/quickstart.yaml --against HEAD` from end to end, 
 the ref, so that the working tree is faster. A false alarm is a timed regression where nothing was planted."""
 
 
-def write(traces: Sequence[Path], out: Path, live: Path | None = None, flips: int = FLIPS) -> None:
+def read_ends(runs: Sequence[Path]) -> dict[str, RunEnd]:
+    """Run -> how it ended, for the stored runs that say so. Raises UsageError for a folder that is no run."""
+    ends = {str(path): RunFolder.open(path).end() for path in runs}
+    return {name: end for name, end in ends.items() if end is not None and end.finished}
+
+
+def write(
+    traces: Sequence[Path], out: Path, live: Path | None = None, runs: Sequence[Path] = (), flips: int = FLIPS
+) -> None:
     """Make the document and its plots. Raises UsageError without a trace, or with one that is broken or too short."""
     if not traces:
         raise UsageError("no trace; `make traces` records them", "results/traces")
@@ -83,7 +112,7 @@ def write(traces: Sequence[Path], out: Path, live: Path | None = None, flips: in
         if not all(quality.ours(name, designs[0]).windows for name, designs in DESIGN_OF.items()):
             raise UsageError("is too short: not one gate run fits into it", str(path))
     tried = trials.read_trials(live) if live else []
-    out.write_text(document(found, AccuracyTrials.simulate(), tried))
+    out.write_text(document(found, AccuracyTrials.simulate(), tried, read_ends(runs)))
     for quality in found:
         out.with_name(f"{out.stem}_{quality.trace.header.name}.svg").write_text(quality.plot())
 
@@ -95,8 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("traces", type=Path, nargs="*", default=sorted(Path("results/traces").glob("*.jsonl.gz")))
     parser.add_argument("--live", type=Path, default=Path("results/traces/live.jsonl"), help="trials of the whole gate")
     args = parser.parse_args(argv)
+    runs = sorted(path.parent for path in Path("results/cpu").glob("*/run.json"))
     try:
-        write(args.traces, args.out, args.live)
+        write(args.traces, args.out, args.live, runs)
     except UsageError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

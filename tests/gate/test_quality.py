@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from harness.errors import UsageError
 from harness.gate.accuracy_trials import AccuracyTrials
 from harness.gate.quality import RULES, SLOWER, Quality, _judged
-from harness.gate.quality_document import main, write
+from harness.gate.quality_document import document, main, read_ends, write
 from harness.gate.replay import Share
 from harness.gate.trace import Trace, append
+from harness.records.store import RunEnd, RunFolder
 from tests.gate.fake_trace import fake_trace
 
 CONTEXT = {"machine": {"cpu_count": 2, "cpu_model": "Planted CPU"}, "git": {"commit": "abcdef0123456789"}}
@@ -87,6 +89,22 @@ def test_no_trace_is_an_error_not_an_empty_document(tmp_path: Path, capsys: pyte
     assert main(["--out", str(tmp_path / "x.md"), str(tmp_path / "none.gz")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_where_runs_spent_their_time_is_told_of_runs_that_say_so(tmp_path: Path) -> None:
+    seconds = [{"loading": 20.0, "measured": 60.0, "warmup": 15.0}, {"measured": 40.0, "warmup": 30.0}, None]
+    for number, spent in enumerate(seconds):
+        run = RunFolder.create(tmp_path / "results", f"r{number}", {}, {})
+        if spent:
+            (run.path / "end.json").write_bytes(msgspec.json.encode(RunEnd.of(True, 100.0, spent)))
+    ends = read_ends(sorted((tmp_path / "results").iterdir()))
+    trace = Quality(replace_context(fake_trace(14)), flips=1)
+    text = document([trace], AccuracyTrials.simulate(5), (), ends)
+    rows = [line for line in text.splitlines() if "/r" in line and "%" in line]
+    assert [[cell.strip() for cell in row.split("|")[2:6]] for row in rows] == [
+        ["100", "94%", "20%", "yes"],
+        ["100", "70%", "43%", "no"],
+    ]
 
 
 def test_a_trace_that_holds_no_window_is_refused(tmp_path: Path) -> None:
