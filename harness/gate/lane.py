@@ -15,6 +15,12 @@ from harness.gate.live_side import Seat
 from harness.gate.sequential import turn_value
 from harness.run.rounds import Turn
 
+TURN_SECONDS = 0.06
+"""A turn takes so long at least: what interrupts a machine for milliseconds is then in every turn, not in some."""
+
+MOST_SAMPLES = 50
+"""Repetitions of a turn, at most."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -43,6 +49,8 @@ class Lane:
     new: Seat
     draw: random.Random
     visits: list[list[Pair]] = field(default_factory=list)
+    samples: int = 0
+    """Repetitions of a turn; 0 until the first visit has seen how long one takes."""
 
     @property
     def seats(self) -> tuple[Seat, Seat]:
@@ -71,6 +79,7 @@ class Lane:
         """
         for seat in self._shuffled():
             seat.open(number)
+        self.samples = self.samples or self._samples()
         pairs = self._pairs(0, count)
         disturbed = sum(pair.disturbed for pair in pairs)
         if 0 < disturbed <= count // 2:
@@ -87,10 +96,16 @@ class Lane:
         found: list[Pair] = []
         for number in range(first, first + count):
             for position, seat in enumerate(self._shuffled()):
-                seat.run.take_turn(number, position)
+                seat.run.take_turn(number, position, self.samples)
             if self.alive:
                 found.append(Pair(self.base.run.turns[-1], self.new.run.turns[-1]))
         return found
+
+    def _samples(self) -> int:
+        """Repetitions of a turn, the same on both sides and in every visit: few, but not over in a moment."""
+        seconds = max(seat.run.repetition_seconds for seat in self.seats)
+        needed = math.ceil(TURN_SECONDS / seconds) if seconds else 1
+        return max(self.base.run.sampling.samples, min(needed, MOST_SAMPLES))
 
     def _shuffled(self) -> list[Seat]:
         return self.draw.sample(self.seats, 2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import statistics
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 from harness.contract.planted import Planted
 from harness.contract.runner import Runner, State
+from harness.measure.clock import clock_for
 
 SIDE = 32
 """Rows and columns of the extra products: a few microseconds each, far less than one percent of most calls."""
@@ -38,6 +38,7 @@ class PlantedRunner(Runner):
         self.device = runner.device
         self.draw = random.Random(seed)
         self.operands = [torch.full((SIDE, SIDE), 1 / SIDE, device=runner.device) for _ in range(3)]
+        self.clock = clock_for(runner.device, own_time=True)  # neighbours interrupt calls more than small products
         self.products = dict(planted.products or {})
         """Call -> extra products that it is worth."""
         self._held: weakref.WeakKeyDictionary[State, torch.Tensor] = weakref.WeakKeyDictionary()
@@ -123,15 +124,7 @@ class PlantedRunner(Runner):
         return round(self.planted.slower * statistics.median(calls) / statistics.median(products))
 
     def _seconds(self, work: Callable[[], Any]) -> float:
-        self._settle()
-        start = time.perf_counter()
-        work()
-        self._settle()
-        return time.perf_counter() - start
-
-    def _settle(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
+        return self.clock.time(work)[0] / 1e3
 
     @torch.inference_mode()
     def _multiply(self, count: int) -> None:

@@ -48,6 +48,8 @@ class CellRun:
         self.turns: list[Turn] = []
         """Of all processes, those of a former run that was interrupted included."""
         self.seconds = 0.0
+        self.repetition_seconds = 0.0
+        """What one warm repetition took when the cell was last opened."""
         self.load_before = machine.load_average()
         self._left = sampling.timeout
         self._spent = 0.0
@@ -100,6 +102,7 @@ class CellRun:
             assert isinstance(reply, protocol.Opened)
             self.timed = reply.timed
             self._spent = reply.warmup_seconds
+            self.repetition_seconds = reply.repetition_seconds
             self.ledger.add("loading", reply.loading_seconds)
             self.ledger.add("warmup", reply.warmup_seconds)
             self.ledger.add("setup", self.seconds - before - reply.loading_seconds - reply.warmup_seconds)
@@ -107,14 +110,15 @@ class CellRun:
         self.workers.drop_dead(self.id.variant)
         self._guarded(act)
 
-    def take_turn(self, number: int, position: int) -> None:
-        """One turn of timed repetitions, in round `number` of this process."""
+    def take_turn(self, number: int, position: int, samples: int | None = None) -> None:
+        """One turn of timed repetitions (the suite's number, or `samples`), in round `number` of this process."""
+        samples = samples or self.sampling.samples
         fraction = max(number / self.quota.least, self._spent / self.quota.seconds if self.quota.seconds else 1.0)
         start = OPENED + (TURNED - OPENED) * min(fraction, 1.0)
-        inputs = (self.process * ROUNDS_APART + number) * self.sampling.samples
+        inputs = (self.process * ROUNDS_APART + number) * samples
 
         def act(worker: WorkerClient) -> None:
-            request = protocol.Block(self.sampling.samples, inputs)
+            request = protocol.Block(samples, inputs)
             reply = self._ask(worker, request, start, start, f"round {number + 1}")
             assert isinstance(reply, protocol.Done)
             counts = {name: len(samples) for name, samples in reply.samples.items()}

@@ -111,6 +111,8 @@ class Opened(Message, frozen=True):
     loading_seconds: float = 0.0
     """Importing what this kind of cell needs, when it is the worker's first."""
     warmup_seconds: float = 0.0
+    repetition_seconds: float = 0.0
+    """Of the last warm-up repetition, inputs and bookkeeping included; 0 without a warm-up."""
 
 
 class Done(Message, frozen=True):

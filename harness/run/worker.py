@@ -145,7 +145,8 @@ class Worker:
         self.measurement = measurement
         if not measurement.timed:
             return protocol.Opened(False, loading)
-        return protocol.Opened(True, loading, warm_up(measurement.warm_up, request.warmup, request.warmup_limit))
+        total, last = warm_up(measurement.warm_up, request.warmup, request.warmup_limit)
+        return protocol.Opened(True, loading, total, last)
 
     def block(self, request: protocol.Block) -> protocol.Done:
         """One turn."""
@@ -200,9 +201,12 @@ class Worker:
         return context
 
 
-def warm_up(repeat: Callable[[], None], least: int, most: int) -> float:
-    """Repeat until a repetition no longer beats those before it, within these counts; returns the seconds it took."""
-    begun, best = time.perf_counter(), math.inf
+def warm_up(repeat: Callable[[], None], least: int, most: int) -> tuple[float, float]:
+    """Repeat until a repetition no longer beats those before it, within these counts.
+
+    Returns the seconds of all repetitions and of the last one.
+    """
+    begun, best, seconds = time.perf_counter(), math.inf, 0.0
     for done in range(max(least, most)):
         start = time.perf_counter()
         repeat()
@@ -210,7 +214,7 @@ def warm_up(repeat: Callable[[], None], least: int, most: int) -> float:
         if done + 1 >= least and best < math.inf and seconds > best * (1 - STILL_WARMING):
             break
         best = min(best, seconds)
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, seconds
 
 
 def _watch(device: str) -> Watch:

@@ -34,5 +34,5 @@ def test_repetitions(
         done += 1
 
     monkeypatch.setattr(worker.time, "perf_counter", lambda: now)
-    assert worker.warm_up(repeat, least, most) == sum(seconds[:expected])
+    assert worker.warm_up(repeat, least, most) == (sum(seconds[:expected]), seconds[expected - 1] if expected else 0)
     assert done == expected
