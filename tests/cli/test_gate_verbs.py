@@ -16,7 +16,9 @@ import yaml
 from harness.cli.main import main
 from tests.gate.sides import MHA, MQA, record, rules, run
 
-STORED = sorted((Path(__file__).parents[2] / "results" / "cpu").glob("*/run.json"))
+RUNS = sorted((Path(__file__).parents[2] / "results" / "cpu").glob("*/run.json"))
+STORED = [header for header in RUNS if '"tpot"' in (header.parent / "records.jsonl").read_text()]
+"""Stored runs with times in them: only there something has to stay open."""
 VERDICTS = {"ttft": "inconclusive", "tpot": "inconclusive", "cache_bytes": "pass", "bits_per_byte": "pass"}
 """What a run compared with itself gets, by metric."""
 LIMITS: dict[str, dict[str, Any]] = {
