@@ -24,7 +24,7 @@ class StubClient:
     started = 0
     ends: Callable[[int], CellError | None] = staticmethod(lambda _: None)
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self.alive = True
 
     def start(self, *_: Any) -> None:
