@@ -87,7 +87,7 @@ class DocumentMaker:
             if used > budget and any(len(group) > 1 for group in groups):
                 break
             if used > length:  # too little room even for one question: facts alone, as many as fit
-                return [group[0] for group in groups][: max(0, length // len(asked.tokens) - 1)]
+                return _fitting([group[0] for group in groups], length)
             after = len(facts) - 1 if rng.random() < LATE_SHARE else rng.randint(known_after, len(facts) - 1)
             groups[after].insert(rng.randint(1, len(groups[after])), asked)
         return [insert for group in groups for insert in group]
@@ -119,6 +119,12 @@ class DocumentMaker:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
+
+
+def _fitting(inserts: list[Insert], length: int) -> list[Insert]:
+    """The first of them that are at most `length` tokens together."""
+    ends = np.cumsum([len(insert.tokens) for insert in inserts])
+    return inserts[: int((ends <= length).sum())]
 
 
 def tokenize(text: str, tokenizer: Tokenizer, lines: int = 5000) -> Tokens:
