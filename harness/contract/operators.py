@@ -15,13 +15,14 @@ any strides but a contiguous last dimension. Which keys a query sees is said by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from harness.contract.compiling import KernelBuild
 from harness.contract.span import Span
 
 
@@ -111,6 +112,10 @@ class GroupedExperts(Protocol):
         """experts_MA int64, weights_MA FP32 or wider, gate_up_EXD [E, 2F, D] (gate rows first) -> [M, D]."""
 
 
+NOT_SLOTS = ("name", "fused", "builds")
+"""Fields of `Operators` that are no operators."""
+
+
 @dataclass(frozen=True)
 class Operators:
     """One kernel set: a callable for every slot."""
@@ -130,9 +135,12 @@ class Operators:
     """Slots beyond the table that span several axes, such as sparse attention over a packed FP8 cache. Whoever
     offers one (a cache format, a form) looks it up by name and says in `unsupported()` which variants it takes."""
 
+    builds: Callable[[tuple[int, int]], Sequence[KernelBuild]] | None = None
+    """Compute capability -> every kernel and configuration that this set would use there; None: nothing to compile."""
+
     def resolved(self) -> dict[str, str]:
         """Slot -> `module.function` of what fills it, for records."""
-        slots = {slot.name: getattr(self, slot.name) for slot in fields(self) if slot.name not in ("name", "fused")}
+        slots = {slot.name: getattr(self, slot.name) for slot in fields(self) if slot.name not in NOT_SLOTS}
         return {name: _qualified(function) for name, function in (slots | dict(self.fused)).items()}
 
 

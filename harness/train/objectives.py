@@ -4,6 +4,7 @@ indexer's imitation of attention.
 The indexer's target is the main attention summed over heads and normalised, p; its prediction is the softmax of its
 scores, I; its loss KL(p || softmax(I)) per query (DeepSeek-V3.2-Exp report, section 2.2). In the sparse stage both
 are restricted to the selected keys. The indexer's inputs are detached, so the model learns nothing from this loss.
+Queries that answer a question count as much here as in the language loss: they are few, and what they miss is lost.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Watcher:
     watch_indexer: bool
     sparse: bool = False
     """KL over the selected keys alone."""
+    weights_BT: Tensor | None = None
+    """What every query counts in the KL; evenly if None. A prediction layer runs on the last T - depth of them."""
     counts: dict[int, Tensor] = field(default_factory=dict)
     """Tokens per expert [E] of every mixture layer."""
     balance: list[Tensor] = field(default_factory=list)
@@ -85,7 +88,8 @@ class Watcher:
     def attention(self, layer: int, attention: Attention, projected: Projected) -> None:
         """Compare a layer's indexer with its attention."""
         if self.watch_indexer:
-            self.divergence.append(indexer_divergence(view_indexer(attention, projected, self.sparse)))
+            view = view_indexer(attention, projected, self.sparse)
+            self.divergence.append(indexer_divergence(view, self.weights_BT))
 
     def routing(self, layer: int, routing: Routing) -> None:
         """Count a layer's experts."""
@@ -115,10 +119,22 @@ def update_biases(model: CausalLm, counts: dict[int, Tensor], speed: float) -> N
         mixture.gate.e_score_correction_bias.add_(torch.sign(load_E.mean() - load_E), alpha=speed)
 
 
-def indexer_divergence(view: IndexerView) -> Tensor:
-    """Mean over queries of KL(p || softmax(I)) in nats, over the keys that the target covers."""
+def query_weights(kinds_BT: Tensor, answer_weight: float) -> Tensor:
+    """What every query counts in the indexers' loss, FP32 [B, T]: more if it answers a question."""
+    return torch.where(kinds_BT == Kind.ANSWER, answer_weight, 1.0)
+
+
+def indexer_divergence(view: IndexerView, weights_BT: Tensor | None = None) -> Tensor:
+    """Mean over queries of KL(p || softmax(I)) in nats, over the keys that the target covers.
+
+    The mean is weighted by the last T of `weights_BT`, if there are any.
+    """
     covered_BTS, target_BTS = view.selected_BTS, view.target_BTS
     predicted_BTS = view.scores_BTS.masked_fill(~covered_BTS, -torch.inf).log_softmax(-1)
     # A key that is not covered has target 0 and log-probability -inf: their product has to be 0, not NaN.
     predicted_BTS = predicted_BTS.masked_fill(~covered_BTS, 0.0)
-    return (torch.xlogy(target_BTS, target_BTS) - target_BTS * predicted_BTS).sum(-1).mean()
+    nats_BT = (torch.xlogy(target_BTS, target_BTS) - target_BTS * predicted_BTS).sum(-1)
+    if weights_BT is None:
+        return nats_BT.mean()
+    weights_BT = weights_BT[:, -nats_BT.shape[1] :]
+    return (nats_BT * weights_BT).sum() / weights_BT.sum()

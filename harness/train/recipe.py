@@ -193,6 +193,14 @@ def load_recipe(path: Path | str, seed: int | None = None) -> LoadedRecipe:
     return LoadedRecipe(recipe, file, hashlib.sha256(content).hexdigest())
 
 
+def past_sha256(recipe: Recipe, stage: int) -> str:
+    """Of everything in a recipe that decides the weights up to the end of that stage."""
+    past = msgspec.structs.replace(
+        recipe, stages=recipe.stages[: stage + 1], description="", output="", save_every=1, dtype="float32"
+    )
+    return hashlib.sha256(msgspec.json.encode(past, order="deterministic")).hexdigest()
+
+
 def _refuse_mtp_without_use(recipe: Recipe, document: Document) -> None:
     """A weight of the multi-token-prediction loss where there is no such loss would be passed over in silence."""
     for position, stage in enumerate(recipe.stages):

@@ -28,8 +28,16 @@ from harness.model.mtp import mtp_layers
 from harness.model.transformer import CausalLm
 from harness.train.data import Batches, training_tokenizer
 from harness.train.model import first_model
-from harness.train.objectives import Watcher, language_loss, mtp_loss, seen_by_kind, token_weights, update_biases
-from harness.train.recipe import LoadedRecipe, Optimizer, Recipe, Stage, model_config
+from harness.train.objectives import (
+    Watcher,
+    language_loss,
+    mtp_loss,
+    query_weights,
+    seen_by_kind,
+    token_weights,
+    update_biases,
+)
+from harness.train.recipe import LoadedRecipe, Optimizer, Recipe, Stage, model_config, past_sha256
 
 STATE = "state.pt"
 LOG = "log.jsonl"
@@ -56,9 +64,11 @@ class Training:
     """One run of a recipe in its folder."""
 
     def __init__(self, loaded: LoadedRecipe, folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
-        """Start, or go on from the folder's state. Raises UsageError when that state is of another recipe or text."""
+        """Start, or go on from the folder's state. Raises UsageError when that state is of another recipe or text.
+
+        Stages that the state has not entered may differ: they have decided nothing yet.
+        """
         self.recipe, self.folder, self.say = loaded.recipe, folder, say
-        self.identity = {"recipe_sha256": loaded.sha256, "text_sha256": corpus.split("train").sha256}
         self.config = model_config(self.recipe)
         self.place, self.cost = Place(), Cost()
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +91,6 @@ class Training:
             stage = self.recipe.stages[self.place.stage]
             if self.place.step == stage.steps:
                 self._enter(self.place.stage + 1)
-                self.save()
                 continue
             meter.add(self._step(stage))
             self.place.step += 1
@@ -96,7 +105,12 @@ class Training:
             group["lr"] = learning_rate(stage, self.place.step)
         batch = self.batches.get(self.place.stage, self.place.step)
         weights_BT = token_weights(batch.kinds_BT, self.recipe.answer_weight)
-        watcher = Watcher(stage.batch, watch_indexer=stage.kind != "dense", sparse=stage.kind == "sparse")
+        watcher = Watcher(
+            stage.batch,
+            watch_indexer=stage.kind != "dense",
+            sparse=stage.kind == "sparse",
+            weights_BT=query_weights(batch.kinds_BT, self.recipe.answer_weight),
+        )
         hidden_BTD = self.model.hidden(batch.inputs_BT, Span.fresh(*batch.inputs_BT.shape), observer=watcher)
         logits_BTV = self.model.head(hidden_BTD)
         losses = {"language": language_loss(logits_BTV, batch.targets_BT, weights_BT)}
@@ -159,7 +173,7 @@ class Training:
     def save(self) -> None:
         """Replace the saved state; being killed here leaves the old or the new one, never half of one."""
         state = {
-            **self.identity,
+            **self._identity(self.place.stage),
             "place": vars(self.place),
             "cost": msgspec.structs.asdict(self.cost),
             "model": self.model.state_dict(),
@@ -168,6 +182,10 @@ class Training:
         fresh = self.folder / f"{STATE}.new"
         torch.save(state, fresh)
         os.replace(fresh, self.folder / STATE)
+
+    def _identity(self, stage: int) -> dict[str, str]:
+        """What decides a state of that stage."""
+        return {"recipe_sha256": past_sha256(self.recipe, stage), "text_sha256": corpus.split("train").sha256}
 
     def _tokenizer(self) -> Tokenizer:
         """The recipe's tokenizer, learned once; a run that goes on has it in its folder."""
@@ -183,7 +201,8 @@ class Training:
         if not path.exists():
             return None
         saved: dict[str, Any] = torch.load(path, weights_only=True)
-        unlike = [name for name, value in self.identity.items() if saved[name] != value]
+        identity = self._identity(saved["place"]["stage"])
+        unlike = [name for name, value in identity.items() if saved[name] != value]
         if unlike:
             raise UsageError(
                 f"a saved state of another run is there ({', '.join(unlike)} differs); remove it to start anew",

@@ -17,6 +17,7 @@ from harness.train.objectives import (
     Watcher,
     indexer_divergence,
     language_loss,
+    query_weights,
     seen_by_kind,
     sequence_balance,
     token_weights,
@@ -38,6 +39,21 @@ def test_divergence_is_zero_for_the_very_distribution_and_positive_otherwise() -
         ]
     ).mean()
     assert indexer_divergence(flat).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_queries_that_answer_count_more_in_the_divergence() -> None:
+    covered = torch.ones(1, 4, 4, dtype=torch.bool).tril()
+    scores = torch.randn(1, 4, 4).masked_fill(~covered, -torch.inf)
+    view = IndexerView(scores, covered / covered.sum(-1, keepdim=True), covered)
+    alone = [
+        indexer_divergence(view, torch.eye(4)[None, t]).item()  # every weight on one query
+        for t in range(4)
+    ]
+    kinds = torch.tensor([[Kind.TEXT, Kind.ANSWER, Kind.UNPREDICTABLE, Kind.TEXT]])
+    expected = (alone[0] + 5 * alone[1] + alone[2] + alone[3]) / 8
+    assert indexer_divergence(view, query_weights(kinds, 5.0)).item() == pytest.approx(expected, rel=1e-5)
+    shorter = torch.tensor([[9.0, 9.0, 0.0, 1.0, 0.0, 0.0]])  # of two tokens more, as a prediction layer has
+    assert indexer_divergence(view, shorter).item() == pytest.approx(alone[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("sparse", [False, True])

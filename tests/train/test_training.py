@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from harness.model.runner import NativeRunner
 from harness.train import command
 from harness.train.model import first_model
 from harness.train.recipe import Stage, load_recipe, model_config
-from harness.train.training import Training, learning_rate
+from harness.train.training import Place, Training, learning_rate
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
@@ -90,6 +92,18 @@ def test_the_state_of_another_recipe_is_refused(recipe_file: Path, tmp_path: Pat
     recipe_file.write_text(recipe_file.read_text() + "seed: 1\n")
     with pytest.raises(UsageError, match="recipe_sha256 differs"):
         Training(load_recipe(recipe_file), tmp_path / "run")
+
+
+def test_stages_that_are_still_to_come_may_change(recipe_file: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(recipe_file)
+    Training(loaded, tmp_path / "run").save()
+    *past, last = loaded.recipe.stages
+    longer = msgspec.structs.replace(loaded.recipe, stages=[*past, msgspec.structs.replace(last, steps=99)])
+    assert Training(dataclasses.replace(loaded, recipe=longer), tmp_path / "run").place == Place(0, 0)
+    begun = msgspec.structs.replace(past[0], steps=99)
+    other = msgspec.structs.replace(loaded.recipe, stages=[begun, *past[1:], last])
+    with pytest.raises(UsageError, match="recipe_sha256 differs"):
+        Training(dataclasses.replace(loaded, recipe=other), tmp_path / "run")
 
 
 def test_learning_rate_grows_then_falls() -> None:
