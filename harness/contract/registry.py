@@ -20,7 +20,7 @@ from harness.contract.options import Option, Query
 from harness.errors import UsageError, unknown
 from harness.suite.variant import AXES, Variant
 
-BUILT_IN = ("harness_plugins.native", "harness_plugins.eager", "harness_plugins.hf")
+BUILT_IN = ("harness_plugins.native", "harness_plugins.eager", "harness_plugins.triton", "harness_plugins.hf")
 """Modules of the installed plugins that ship with the project."""
 
 ENTRY_POINT_GROUP = "harness.plugins"

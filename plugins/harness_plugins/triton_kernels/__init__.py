@@ -1,0 +1,1 @@
+"""Kernels of the operator table in Triton: one operator a file, with its kernel, its configurations and its builds."""

@@ -1,0 +1,70 @@
+"""What every kernel's launch asks: am I interpreted, for which hardware, in which type do products run."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import triton
+from torch import Tensor
+
+Capability = tuple[int, int]
+"""Compute capability of a GPU, such as (9, 0) for Hopper."""
+
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.float8_e4m3fn: "*fp8e4nv",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+}
+"""Triton's type of a pointer to a tensor, for `KernelBuild.signature`."""
+
+
+@triton.jit
+def _probe() -> None:
+    return
+
+
+def interpreted() -> bool:
+    """Whether kernels of this process run in Triton's interpreter: decided when triton was imported, for good."""
+    return not isinstance(_probe, triton.JITFunction)
+
+
+def capability(tensor: Tensor) -> Capability | None:
+    """Of the GPU that a kernel over `tensor` runs on; None when it is interpreted, where blocks should be small.
+
+    Raises RuntimeError for a tensor that no kernel of this process can reach.
+    """
+    if interpreted():
+        return None
+    if tensor.device.type != "cuda":
+        raise RuntimeError(
+            f"Triton's kernels compute on a GPU, and this tensor is on {tensor.device}; on a CPU they are interpreted, "
+            "in a process that had TRITON_INTERPRET=1 before triton was imported, as workers of kernels=triton have"
+        )
+    return _capability_of(tensor.device)
+
+
+@functools.cache
+def _capability_of(device: torch.device) -> Capability:
+    return torch.cuda.get_device_capability(device)
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Streaming multiprocessors of a GPU: how many programs it takes to fill it; 1 when interpreted on a CPU."""
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def is_wide(dtype: torch.dtype) -> bool:
+    """Whether a kernel widens operands of products to FP32: FP32 inputs, and any input under the interpreter.
+
+    triton 3.9's interpreter multiplies BF16 operands wrongly (relative errors of 1e10); products of values widened
+    from BF16 are exact in FP32, so a widened kernel computes what tensor cores do.
+    """
+    return dtype == torch.float32 or interpreted()

@@ -1,0 +1,23 @@
+"""The kernel set `triton`: which function fills which slot of the operator table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from harness.contract.compiling import KernelBuild
+from harness.contract.operators import Operators, reference_operators
+from harness_plugins.triton_kernels.launch import Capability
+
+MODULES: tuple[object, ...] = ()
+"""Every module with kernels; each offers `builds(capability)`."""
+
+
+def operators() -> Operators:
+    """A Triton kernel in every slot."""
+    return dataclasses.replace(reference_operators(), name="triton", builds=builds)
+
+
+def builds(capability: Capability) -> Sequence[KernelBuild]:
+    """Every kernel and configuration that this set would use on hardware of `capability`."""
+    return [build for module in MODULES for build in module.builds(capability)]  # type: ignore[attr-defined]
