@@ -5,7 +5,8 @@ the cache's, and what is between them stands here.
 
 Shape letters: B batch, T queries, S keys, H heads, D hidden, C latent (kv_lora_rank), N nope, R rope, V value,
 Q = N + R (width of a query head), L = C + R (width of a latent row), K selected keys, G index heads,
-I index_head_dim, M tokens of all sequences, E experts, F moe_intermediate_size, A experts per token.
+I index_head_dim, M tokens of all sequences, E experts, F moe_intermediate_size, A experts per token, P bytes of a
+packed row; in lower case (k, n, d, f) the blocks of 128 along a dimension, as in scales [N / 128, K / 128].
 
 Rules for every slot: inputs are not modified; outputs are new tensors in the dtype of the first argument unless
 said otherwise; reductions (norms, softmax) accumulate in FP32, or FP64 for FP64 inputs; tensors may be views with
@@ -15,7 +16,7 @@ any strides but a contiguous last dimension. Which keys a query sees is said by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -112,8 +113,109 @@ class GroupedExperts(Protocol):
         """experts_MA int64, weights_MA FP32 or wider, gate_up_EXD [E, 2F, D] (gate rows first) -> [M, D]."""
 
 
-NOT_SLOTS = ("name", "fused", "builds")
+class Quantise(Protocol):
+    """To E4M3 with one scale per group of values in a row (DeepSeek-V3, arXiv 2412.19437, section 3.3.2)."""
+
+    def __call__(self, x: Tensor, group: int, power_of_two: bool) -> tuple[Tensor, Tensor]:
+        """x [..., K] -> E4M3 [..., K] and FP32 scales [..., ceil(K / group)]: x is about values * scale.
+
+        scale = max(amax, 1e-4) / 448 in FP32, rounded up to a power of two if asked; values = x / scale, correctly
+        rounded, then to nearest even in E4M3, saturating. A NaN makes its own group NaN and no other.
+        """
+
+
+class Fp8Gemm(Protocol):
+    """Block-scaled matrix product of E4M3 operands (DeepSeek-V3, arXiv 2412.19437, section 3.3.2)."""
+
+    def __call__(
+        self, x_MK: Tensor, x_scales_Mk: Tensor, weight_NK: Tensor, weight_scales_nk: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """x_scales per 1 x 128 tile, weight_scales per 128 x 128 block, the last ones partial -> [M, N] in `dtype`.
+
+        For every 128 of K the product of the E4M3 values accumulates in FP32 and is multiplied by both scales; these
+        are added in FP32 (FP64 throughout for `dtype` FP64).
+        """
+
+
+class Fp8GroupedExperts(Protocol):
+    """`GroupedExperts` with E4M3 stacks: both products block-scaled, their left operands quantised 1 x 128 inside."""
+
+    def __call__(
+        self,
+        x_MD: Tensor,
+        experts_MA: Tensor,
+        weights_MA: Tensor,
+        gate_up_EXD: Tensor,
+        gate_up_scales_E2fd: Tensor,
+        down_EDF: Tensor,
+        down_scales_Edf: Tensor,
+        power_of_two: bool,
+    ) -> Tensor:
+        """gate_up_EXD [E, 2F, D] E4M3 (gate rows first), its scales FP32 [E, 2, ceil(F/128), ceil(D/128)] (gate's,
+        then up's), down_EDF [E, D, F], its scales FP32 [E, ceil(D/128), ceil(F/128)] -> [M, D].
+
+        gate, up, silu(gate) * up and an expert's output are rounded to the dtype of x; x and silu(gate) * up are
+        quantised as by `Quantise`, with `power_of_two`.
+        """
+
+
+class PackLatents(Protocol):
+    """Latent rows as bytes: E4M3 latents, their scales, BF16 rotary key (layout: `harness.contract.fp8`)."""
+
+    def __call__(self, rows_BTL: Tensor, latent: int, power_of_two: bool) -> Tensor:
+        """rows_BTL [B, T, C + R], C = `latent` a multiple of 4 -> uint8 [B, T, P]; scales as in `Quantise`."""
+
+
+class UnpackLatents(Protocol):
+    """The rows that `PackLatents` packed, rounded."""
+
+    def __call__(self, packed_BSP: Tensor, latent: int, rope: int, dtype: torch.dtype) -> Tensor:
+        """-> [B, S, C + R]: value times scale in FP32, then in `dtype`."""
+
+
+class PackIndexKeys(Protocol):
+    """Index keys as bytes: rotated, E4M3, one power-of-two scale (DeepSeek-V3.2-Exp inference code, `Indexer`)."""
+
+    def __call__(self, keys_BTI: Tensor) -> Tensor:
+        """keys_BTI [B, T, I], I a power of two -> uint8 [B, T, I + 4].
+
+        Rotated by the orthonormal Hadamard matrix in Sylvester's order, in FP32; quantised as one group of I.
+        """
+
+
+class Fp8IndexScores(Protocol):
+    """`IndexScores` over packed keys: queries rotated and quantised per token and head, like the keys."""
+
+    def __call__(self, q_BTGI: Tensor, weights_BTG: Tensor, packed_BSP: Tensor, span: Span) -> Tensor:
+        """-> FP32 (FP64 for FP64 queries) [B, T, span.end]; -inf where a query does not see a key.
+
+        ReLU of the E4M3 values' product, times w_g and the query's scale, summed over g, times the key's scale.
+        """
+
+
+NOT_SLOTS = ("name", "fused", "builds", "remarks")
 """Fields of `Operators` that are no operators."""
+
+FP8_SLOTS = (
+    "quantise",
+    "fp8_gemm",
+    "fp8_grouped_experts",
+    "pack_latents",
+    "unpack_latents",
+    "pack_index_keys",
+    "fp8_index_scores",
+)
+"""Slots that only FP8 precisions and caches call; every other one may be called by any variant."""
+
+FP8_PRODUCTS = frozenset({"fp8_gemm", "fp8_grouped_experts", "fp8_index_scores"})
+"""Those that FP8 matrix units speed up: elsewhere they are emulated. The others convert, and cost what they cost."""
+
+FP8_FUSED = ("fp8_mqa_attention", "fp8_mqa_sparse_attention")
+"""Names in `Operators.fused` of the two MQA slots over packed rows; they multiply what they unpacked."""
+
+
+def _no_remarks(capability: tuple[int, int] | None) -> Mapping[str, str]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -131,17 +233,40 @@ class Operators:
     index_scores: IndexScores
     select_topk: SelectTopk
     grouped_experts: GroupedExperts
+    quantise: Quantise
+    fp8_gemm: Fp8Gemm
+    fp8_grouped_experts: Fp8GroupedExperts
+    pack_latents: PackLatents
+    unpack_latents: UnpackLatents
+    pack_index_keys: PackIndexKeys
+    fp8_index_scores: Fp8IndexScores
     fused: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """Slots beyond the table that span several axes, such as sparse attention over a packed FP8 cache. Whoever
-    offers one (a cache format, a form) looks it up by name and says in `unsupported()` which variants it takes."""
+    offers one (a cache format, a form) looks it up by name and says in `unsupported()` which variants it takes.
+
+    Known names: `fp8_mqa_attention(q_BTHL, packed_BSP, span, scale, value_width)` and `fp8_mqa_sparse_attention(q_BTHL,
+    packed_BSP, selected_BTK, scale, value_width)`: the two MQA slots over rows as `PackLatents` packs them."""
 
     builds: Callable[[tuple[int, int]], Sequence[KernelBuild]] | None = None
     """Compute capability -> every kernel and configuration that this set would use there; None: nothing to compile."""
 
-    def resolved(self) -> dict[str, str]:
-        """Slot -> `module.function` of what fills it, for records."""
-        slots = {slot.name: getattr(self, slot.name) for slot in fields(self) if slot.name not in NOT_SLOTS}
-        return {name: _qualified(function) for name, function in (slots | dict(self.fused)).items()}
+    remarks: Callable[[tuple[int, int] | None], Mapping[str, str]] = _no_remarks
+    """Compute capability (None without a GPU) -> `emulated` or `interpreted` for every slot whose results are right
+    there but whose speed says nothing (see `Runner.resolved`)."""
+
+    def resolved(self, used: Collection[str] = (), capability: tuple[int, int] | None = None) -> dict[str, str]:
+        """Slot -> `module.function` of what fills it, with the set's remark in brackets, for records.
+
+        Of the FP8 slots those that are `used` alone, by the precision and the cache of a variant.
+        """
+        table = {slot.name: getattr(self, slot.name) for slot in fields(self) if slot.name not in NOT_SLOTS}
+        hidden = {*FP8_SLOTS, *FP8_FUSED} - set(used)
+        shown = {name: function for name, function in (table | dict(self.fused)).items() if name not in hidden}
+        remarks = self.remarks(capability)
+        return {
+            name: _qualified(function) + (f" ({remarks[name]})" if name in remarks else "")
+            for name, function in shown.items()
+        }
 
 
 def reference_operators() -> Operators:

@@ -28,8 +28,18 @@ def _unsupported(query: Query) -> Sequence[str]:
 
 
 def _operators() -> Any:
-    from harness.contract.operators import Operators
-    from harness_plugins import eager_attention, eager_elementwise, eager_experts, eager_index
+    from harness.contract.operators import FP8_PRODUCTS, Operators
+    from harness_plugins import (
+        eager_attention,
+        eager_elementwise,
+        eager_experts,
+        eager_fp8,
+        eager_fp8_attention,
+        eager_fp8_experts,
+        eager_fp8_index,
+        eager_fp8_packing,
+        eager_index,
+    )
 
     return Operators(
         name="eager",
@@ -43,4 +53,17 @@ def _operators() -> Any:
         index_scores=eager_index.index_scores,
         select_topk=eager_index.select_topk,
         grouped_experts=eager_experts.grouped_experts,
+        quantise=eager_fp8.quantise,
+        fp8_gemm=eager_fp8.fp8_gemm,
+        fp8_grouped_experts=eager_fp8_experts.fp8_grouped_experts,
+        pack_latents=eager_fp8_packing.pack_latents,
+        unpack_latents=eager_fp8_packing.unpack_latents,
+        pack_index_keys=eager_fp8_packing.pack_index_keys,
+        fp8_index_scores=eager_fp8_index.fp8_index_scores,
+        fused={
+            "fp8_mqa_attention": eager_fp8_attention.fp8_mqa_attention,
+            "fp8_mqa_sparse_attention": eager_fp8_attention.fp8_mqa_sparse_attention,
+        },
+        # Products of E4M3 values run in FP32 here whatever the device has.
+        remarks=lambda capability: dict.fromkeys(FP8_PRODUCTS, "emulated"),
     )

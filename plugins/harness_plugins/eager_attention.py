@@ -69,20 +69,35 @@ def mqa_attention(q_BTHL: Tensor, rows_BSL: Tensor, span: Span, scale: float, va
 def mqa_sparse_attention(
     q_BTHL: Tensor, rows_BSL: Tensor, selected_BTK: Tensor, scale: float, value_width: int
 ) -> Tensor:
-    """See `MqaSparseAttention`. Gathers the selected rows of a few queries at a time."""
-    row_bytes = max(1, selected_BTK.shape[-1] * rows_BSL.shape[-1] * rows_BSL.element_size())
+    """See `MqaSparseAttention`."""
+    return attend_to_gathered(lambda rows: rows, q_BTHL, rows_BSL, selected_BTK, scale, value_width)
+
+
+def attend_to_gathered(
+    read: Callable[[Tensor], Tensor],
+    q_BTHL: Tensor,
+    stored_BSX: Tensor,
+    selected_BTK: Tensor,
+    scale: float,
+    value_width: int,
+) -> Tensor:
+    """As `MqaSparseAttention` over the rows [..., L] that `read` makes of stored ones [..., X], after the gathering.
+
+    Gathers the selected rows of a few queries at a time.
+    """
+    row_bytes = max(1, selected_BTK.shape[-1] * q_BTHL.shape[-1] * q_BTHL.element_size())
     sequences = max(1, GATHER_BYTES // (row_bytes * max(1, q_BTHL.shape[1])))
     queries = max(1, GATHER_BYTES // row_bytes)
     outputs = []
-    for group in zip(q_BTHL.split(sequences), rows_BSL.split(sequences), selected_BTK.split(sequences), strict=True):
+    for group in zip(q_BTHL.split(sequences), stored_BSX.split(sequences), selected_BTK.split(sequences), strict=True):
         pieces = zip(group[0].split(queries, 1), group[2].split(queries, 1), strict=True)
-        attended = (_attend_selected(q * scale, group[1], few, value_width) for q, few in pieces)
+        gathered = ((q, few, read(_gather(group[1], few.clamp(min=0)))) for q, few in pieces)
+        attended = (_attend_selected(q * scale, rows_BTKL, few, value_width) for q, few, rows_BTKL in gathered)
         outputs.append(join_columns(attended, q_BTHL.shape[1]))
     return torch.cat(outputs)
 
 
-def _attend_selected(q_BTHL: Tensor, rows_BSL: Tensor, selected_BTK: Tensor, value_width: int) -> Tensor:
-    rows_BTKL = _gather(rows_BSL, selected_BTK.clamp(min=0))
+def _attend_selected(q_BTHL: Tensor, rows_BTKL: Tensor, selected_BTK: Tensor, value_width: int) -> Tensor:
     scores_BTHK = torch.matmul(q_BTHL, rows_BTKL.transpose(-1, -2))
     none_BTK = selected_BTK < 0
     if none_BTK.any():
