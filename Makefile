@@ -33,14 +33,14 @@ tables: $(INSTALLED)  ## put the tables of results/cpu into the documents
 	$(VENV)/bin/python docs/tables.py
 
 traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md: 80 minutes, resumable
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.recorder results/traces/quiet.jsonl.gz --minutes 40
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.recorder results/traces/busy.jsonl.gz --minutes 40 --neighbours 2
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.recorder results/traces/quiet.jsonl.gz --minutes 40
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.recorder results/traces/busy.jsonl.gz --minutes 40 --neighbours 2
 
 trials: $(INSTALLED)  ## try the whole gate 26 times in fresh clones: hours, resumable
-	$(VENV)/bin/python -m harness.gate.trials
+	$(VENV)/bin/python -m harness.gate.quality.trials
 
 quality: $(INSTALLED)  ## write docs/gate_quality.md from the recorded traces
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality_document
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.document
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from harness.gate.baseline import Acceptance
+from harness.gate.baselines.baseline import Acceptance
+from harness.gate.baselines.waivers import WaiverFile
 from harness.gate.output.document import GateDocument
-from harness.gate.waivers import WaiverFile
 from harness.records.document import ResultDocument
 from harness.suite.schema import Suite
 

@@ -33,6 +33,14 @@ MAY_IMPORT = {
 PLUGINS_MAY_IMPORT = {"errors", "contract", "model"}
 """The public contract, and for the built-in native engine the model; never run, report or another plugin."""
 
+GATE_ROOMS = {
+    "statistics": {"verdict", "statistics"},
+    "output": {"verdict", "output"},
+    "judges": {"verdict", "rules", "comparable", "measured", "questions", "statistics", "judges"},
+    "baselines": {"verdict", "rules", "comparable", "measured", "compare", "output", "baselines"},
+}
+"""Folder of the gate -> files and folders of the gate that it may import; `live` and `quality` may import all of it."""
+
 TORCH_FREE = {"errors", "suite", "records", "corpus", "retrieval", "report", "gate", "cli"}
 """Parts that no module of may import torch, at the top or inside a function."""
 
@@ -103,6 +111,14 @@ def test_a_module_imports_only_what_stands_before_it(path: Path) -> None:
     known = {part_of(file) for file in harness_files()}
     assert not (parts & known) - allowed - {part_of(path)}
     assert not any(name.startswith("harness_plugins") for name in imports_of(path))
+
+
+@pytest.mark.parametrize("room", GATE_ROOMS)
+def test_a_room_of_the_gate_imports_only_what_stands_before_it(room: str) -> None:
+    files = sorted((ROOT / "harness" / "gate" / room).glob("*.py"))
+    imported = {name.split(".")[2] for file in files for name in imports_of(file) if name.startswith("harness.gate.")}
+    assert files
+    assert not imported - GATE_ROOMS[room]
 
 
 @pytest.mark.parametrize("path", harness_files(), ids=lambda path: str(path.relative_to(ROOT)))

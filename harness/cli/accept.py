@@ -11,7 +11,7 @@ from harness.cli import flags, gating, output
 from harness.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from harness.gate.baseline import Baseline
+    from harness.gate.baselines.baseline import Baseline
 
 EXAMPLES = """  harness accept results/quickstart-20260101T000000Z --reason "first baseline on the build machine"
   harness accept results/longctx-20260102T000000Z --reason "DSA keeps twice the keys; +6% TTFT agreed in #41"
@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    from harness.gate.baseline import Reason, accept
+    from harness.gate.baselines.baseline import Reason, accept
     from harness.records.store import RunFolder
 
     if not args.reason.strip():
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _disturbed(baseline: Baseline) -> int:
     """How many cells have times that are no evidence."""
-    from harness.gate.units import disturbance
+    from harness.gate.statistics.units import disturbance
 
     return sum(disturbance(record) is not None for record in baseline.folder.records())
 

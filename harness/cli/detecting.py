@@ -12,7 +12,7 @@ from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.cli.planning import Planning
-    from harness.gate.planner import TimeNeed
+    from harness.gate.statistics.planner import TimeNeed
     from harness.records.record import Metric, Record
     from harness.run.former import Stored
     from harness.run.plan import PlannedCell, PlannedTable
@@ -128,7 +128,7 @@ class _Asker:
         return next((records[one.cell.id] for one in others if one.cell.id in records), None)
 
     def _time(self, table: PlannedTable, planned: PlannedCell, metric: str, stored: Stored | None) -> Answer:
-        from harness.gate.planner import Noise, design_for, smallest_effect, time_need
+        from harness.gate.statistics.planner import Noise, design_for, smallest_effect, time_need
 
         beside = self._beside(table, planned, stored) if stored else None
         noise = Noise.of(stored.record, metric, beside) if stored else None
@@ -151,7 +151,7 @@ class _Asker:
                 yield Answer(table, planned, self._score(name, metric, stored, beside))
 
     def _score(self, name: str, metric: Metric, stored: Stored, beside: Record | None) -> tuple[str, ...]:
-        from harness.gate.planner import documents_for
+        from harness.gate.statistics.planner import documents_for
 
         if beside is None:
             return name, "", "", "", "", "no second variant in the stored run to pair it with"

@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
 def _stored(args: argparse.Namespace) -> GateReport:
     from msgspec.structs import replace
 
-    from harness.gate.baseline import find
+    from harness.gate.baselines.baseline import find
     from harness.gate.compare import compare
 
     rules, new = gating.rules_from(args.suite, args.run), gating.open_side(args.run)
@@ -87,7 +87,7 @@ def _suite_of(args: argparse.Namespace) -> str:
 def _live(args: argparse.Namespace) -> GateReport:
     """Both versions measured now; nothing that is stored answers for either."""
     from harness.cli.planning import plan_from
-    from harness.gate.live import gate_against
+    from harness.gate.live.against import gate_against
     from harness.run.progress import open_progress
 
     planning = plan_from(args)

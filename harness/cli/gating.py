@@ -10,7 +10,7 @@ from harness.cli import output
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.gate.baseline import Baseline
+    from harness.gate.baselines.baseline import Baseline
     from harness.gate.measured import Measured
     from harness.gate.rules import Rules
     from harness.gate.verdict import GateReport
@@ -61,7 +61,7 @@ def finish(report: GateReport, args: argparse.Namespace, suite: Path | None) -> 
 
 def open_side(path: Path) -> Measured:
     """A stored run, or an accepted baseline, as one side of a comparison."""
-    from harness.gate.baseline import ACCEPTANCES, Baseline
+    from harness.gate.baselines.baseline import ACCEPTANCES, Baseline
     from harness.gate.measured import open_run
     from harness.records.store import RunFolder
 
@@ -83,8 +83,8 @@ def baseline_notes(baseline: Baseline, rules: Rules) -> list[str]:
     """Its age, and what has crept since the first acceptance."""
     from datetime import date
 
-    from harness.gate.baseline import age_notes
-    from harness.gate.creep import lines
+    from harness.gate.baselines.baseline import age_notes
+    from harness.gate.baselines.creep import lines
 
     return [*age_notes(baseline, rules.gate.baseline_days, date.today()), *lines(baseline, rules)]
 
@@ -93,7 +93,7 @@ def _waived(report: GateReport, named: Path | None, suite: Path | None) -> GateR
     """The report with the waivers of the file that was named, or of the one beside the suite when there is one."""
     from datetime import date
 
-    from harness.gate.waivers import apply_waivers, read_waivers
+    from harness.gate.baselines.waivers import apply_waivers, read_waivers
 
     beside = suite.parent / "waivers.yaml" if suite else None
     path = named or (beside if beside and beside.exists() else None)

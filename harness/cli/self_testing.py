@@ -10,7 +10,7 @@ from harness.cli import output
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.gate.selftest import Tried
+    from harness.gate.quality.selftest import Tried
     from harness.gate.verdict import Finding
 
 HEADERS = ("planted", "to be seen", "caught", "open", "missed", "other answers", "open or broken", "false alarms",
@@ -23,7 +23,7 @@ SHOWN = 10
 def main(args: argparse.Namespace) -> int:
     """Run the self-test and print it as it goes; returns the exit code. Raises UsageError."""
     from harness.cli.planning import plan_from
-    from harness.gate.selftest import exit_code, of_baselines, self_test
+    from harness.gate.quality.selftest import exit_code, of_baselines, self_test
     from harness.run.progress import open_progress
 
     if args.format not in STYLES:

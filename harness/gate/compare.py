@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from harness.gate import limits
-from harness.gate.accuracy import DocumentJudge
 from harness.gate.comparable import listed
+from harness.gate.judges import limits
+from harness.gate.judges.accuracy import DocumentJudge
+from harness.gate.judges.stored import StoredJudge
 from harness.gate.measured import Measured
 from harness.gate.questions import Agenda, Judge, Question, agenda
 from harness.gate.rules import Rules, names
-from harness.gate.stored import StoredJudge
 from harness.gate.verdict import Finding, GateReport, Verdict
 from harness.suite.schema import Difference, Exact, Points, Relative
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.cli.main import main
 from harness.cli.self_testing import SHOWN, text
-from harness.gate.selftest import Plant, Tried
+from harness.gate.quality.selftest import Plant, Tried
 from harness.gate.verdict import Finding, GateReport, Side, Verdict
 
 

@@ -1,0 +1,1 @@
+"""What somebody has accepted: baselines, what small losses add up to, and waivers."""

@@ -1,0 +1,1 @@
+"""Who answers a question from two measured sides: by documents, by bounds, by stored times."""

@@ -1,0 +1,1 @@
+"""Two code versions measured side by side on this machine, now."""

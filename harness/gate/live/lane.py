@@ -1,0 +1,111 @@
+"""One cell measured in two workers that take turns in random pairs, visit after visit, until it is decided.
+
+Which of the two goes first is a coin's choice, so that without a difference every pair is a fair coin, whatever
+drifts meanwhile. A visit takes a few pairs and goes on to the next cell: a burst of noise then costs no cell all its
+pairs, and each visit finds freshly started workers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+
+from harness.gate.live.side import Seat
+from harness.gate.statistics.sequential import turn_value
+from harness.run.rounds import Turn
+
+TURN_SECONDS = 0.06
+"""A turn takes so long at least: what interrupts a machine for milliseconds is then in every turn, not in some."""
+
+MOST_SAMPLES = 50
+"""Repetitions of a turn, at most."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two turns next to each other."""
+
+    base: Turn
+    new: Turn
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine's counters speak against either turn."""
+        return any(turn.block.conditions.disturbances for turn in (self.base, self.new))
+
+    def log_ratio(self, metric: str) -> float:
+        """log(new / base) of a metric; NaN where there is no ratio: a value is 0 or missing."""
+        base, new = (turn.samples.get(metric) or [0.0] for turn in (self.base, self.new))
+        values = turn_value(base), turn_value(new)
+        return math.log(values[1] / values[0]) if min(values) > 0 else math.nan
+
+
+@dataclass
+class Lane:
+    """A cell in a base worker and in a new one."""
+
+    base: Seat
+    new: Seat
+    draw: random.Random
+    visits: list[list[Pair]] = field(default_factory=list)
+    samples: int = 0
+    """Repetitions of a turn; 0 until the first visit has seen how long one takes."""
+
+    @property
+    def seats(self) -> tuple[Seat, Seat]:
+        """Both sides."""
+        return self.base, self.new
+
+    @property
+    def alive(self) -> bool:
+        """Whether both sides may still end well."""
+        return self.base.run.alive and self.new.run.alive
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in turns, both sides, those that did not count included."""
+        return sum(turn.block.seconds for seat in self.seats for turn in seat.run.turns)
+
+    def has(self, metric: str) -> bool:
+        """Whether both sides measure a metric in their turns."""
+        pairs = [pair for visit in self.visits for pair in visit]
+        return bool(pairs) and all(metric in turn.samples for pair in pairs for turn in (pair.base, pair.new))
+
+    def visit(self, number: int, count: int) -> None:
+        """Set up and warm up both sides, then so many pairs in random order.
+
+        Pairs that were disturbed are taken again, unless most were: then the machine is like that at this hour.
+        """
+        for seat in self._shuffled():
+            seat.open(number)
+        self.samples = self.samples or self._samples()
+        pairs = self._pairs(0, count)
+        disturbed = sum(pair.disturbed for pair in pairs)
+        if 0 < disturbed <= count // 2:
+            pairs = [pair for pair in pairs if not pair.disturbed] + self._pairs(count, disturbed)
+        self.visits.append(pairs)
+
+    def log_ratios(self, metric: str, lower_is_better: bool) -> list[list[float]]:
+        """How much slower the new side is, visit by visit: log(new / base), or its negative where more is better."""
+        sign = 1.0 if lower_is_better else -1.0
+        return [[sign * pair.log_ratio(metric) for pair in visit] for visit in self.visits if visit]
+
+    def _pairs(self, first: int, count: int) -> list[Pair]:
+        """So many pairs, fewer when a side fails; a lone survivor takes its turns all the same, for its record."""
+        found: list[Pair] = []
+        for number in range(first, first + count):
+            for position, seat in enumerate(self._shuffled()):
+                seat.run.take_turn(number, position, self.samples)
+            if self.alive:
+                found.append(Pair(self.base.run.turns[-1], self.new.run.turns[-1]))
+        return found
+
+    def _samples(self) -> int:
+        """Repetitions of a turn, the same on both sides and in every visit: few, but not over in a moment."""
+        seconds = max(seat.run.repetition_seconds for seat in self.seats)
+        needed = math.ceil(TURN_SECONDS / seconds) if seconds else 1
+        return max(self.base.run.sampling.samples, min(needed, MOST_SAMPLES))
+
+    def _shuffled(self) -> list[Seat]:
+        return self.draw.sample(self.seats, 2)

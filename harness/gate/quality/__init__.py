@@ -1,0 +1,1 @@
+"""How good the gate is: traces, replays, the rules of others, trials, and the self-test."""

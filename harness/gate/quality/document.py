@@ -1,0 +1,137 @@
+"""Writes `docs/gate_quality.md` from stored traces: `make quality`. Every figure is computed, none is typed.
+
+Slow on purpose: the check of the bound by flipped signs takes tens of thousands of replayed gate runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import EXIT_USAGE, UsageError
+from harness.gate.quality import trials
+from harness.gate.quality.accuracy_trials import AccuracyTrials
+from harness.gate.quality.figures import DESIGN_OF, FLIPS, OTHERS_TURNS, STANDARD, Quality, table
+from harness.gate.quality.trace import read_trace
+from harness.gate.quality.trials import Trial
+from harness.gate.statistics.sequential import LOOKS, PAIRS_PER_VISIT
+from harness.gate.verdict import Verdict
+from harness.records.store import RunEnd, RunFolder
+
+
+def document(
+    traces: Sequence[Quality],
+    accuracy: AccuracyTrials,
+    live: Sequence[Trial] = (),
+    ends: Mapping[str, RunEnd] | None = None,
+) -> str:
+    """The whole text; `live` are stored trials of the whole gate, `ends` say where stored runs' time went."""
+    fewest = min(quality.ours(name, all[0]).share(Verdict.PASS).windows
+                 for quality in traces for name, all in DESIGN_OF.items())  # fmt: skip
+    parts = [
+        INTRODUCTION.format(
+            visit=PAIRS_PER_VISIT, alpha=STANDARD.alpha, miss=STANDARD.miss, looks=", ".join(map(str, LOOKS))
+        ),
+        f"At least {fewest} windows stand behind every share of the first design of an effect.",
+        "## Goals",
+        table(("trace", "what", "goal", "measured"), [row for quality in traces for row in quality.goals()]),
+    ]
+    for quality in traces:
+        parts += _sections(quality)
+    if live:
+        parts += ["## The whole gate", LIVE, trials.text(live)]
+    if ends:
+        parts += ["## Where a run's time goes", TIME, table(TIME_HEADERS, map(_time, ends, ends.values()))]
+    return "\n\n".join([*parts, "## Accuracy on the same documents", accuracy.text()]) + "\n"
+
+
+def _sections(quality: Quality) -> Iterable[str]:
+    name = quality.trace.header.name
+    yield f"## The trace `{name}`"
+    yield quality.recording()
+    yield f"### Ours on `{name}`"
+    yield quality.verdicts()
+    yield quality.bound()
+    yield f"### The rules of others on `{name}`"
+    yield OTHERS.format(turns=OTHERS_TURNS, seconds=2 * OTHERS_TURNS * quality.turn_seconds)
+    yield quality.side_by_side()
+    yield f"![alarms and open questions against time](gate_quality_{name}.svg)"
+
+
+def _time(name: str, end: RunEnd) -> tuple[str, ...]:
+    """One run against the goals: 85% measuring, at most a third of that warm-up."""
+    reached = end.measuring >= MEASURING and end.warming <= WARMING
+    return name, f"{end.wall_seconds:.0f}", f"{end.measuring:.0%}", f"{end.warming:.0%}", "yes" if reached else "no"
+
+
+MEASURING, WARMING = 0.85, 1 / 3
+
+TIME = """Of the wall time without starting workers at least 85% should be spent inside measured or warm-up blocks, and
+at most a third of that on warm-up. Every run ends with these figures and stores them in `end.json`."""
+
+TIME_HEADERS = ("run", "seconds", "measuring", "of that warm-up", "reached")
+
+INTRODUCTION = """# How good the gate is
+
+Made by `make quality` from the traces under `results/traces/`, which `make traces` records; no figure is typed.
+
+A trace holds turns of real cells of this harness: live workers that take turns in random order, restarted every
+session. `base` and `same` are the same code; `+3%`, `+5%` and `+10%` do that much more work (small matrix products
+after every call, calibrated once a trace); in `bimodal` half of the calls work 10% longer.
+
+A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes {visit} pairs a
+visit, with fresh workers for every visit, looks at {looks} pairs, and stops when it has
+decided: alpha {alpha:g} a cell (1% over 100 cells), and at most {miss:g} of what is to be caught is passed.
+Intervals are exact (Clopper and Pearson), 95%; windows that share a session are not quite independent."""
+
+OTHERS = """A rule's name stands for its decision applied to these samples, not for running the tool. Each gets {turns}
+turns a side ({seconds:.1f} s a cell on average). Sequential: B's turns after A's, in the same workers; interleaved:
+both in the same rounds; stored: A from ten minutes before. None of them can say "inconclusive"."""
+
+LIVE = """`harness gate suites/quickstart.yaml --against HEAD` from end to end, as a user runs it, in a fresh clone
+(`make trials`): nothing changed; absorbed attention computed twice in the plugin of the working tree; and the same in
+the ref, so that the working tree is faster. A false alarm is a timed regression where nothing was planted."""
+
+
+def read_ends(runs: Sequence[Path]) -> dict[str, RunEnd]:
+    """Run -> how it ended, for the stored runs that say so. Raises UsageError for a folder that is no run."""
+    ends = {str(path): RunFolder.open(path).end() for path in runs}
+    return {name: end for name, end in ends.items() if end is not None and end.finished}
+
+
+def write(
+    traces: Sequence[Path], out: Path, live: Path | None = None, runs: Sequence[Path] = (), flips: int = FLIPS
+) -> None:
+    """Make the document and its plots. Raises UsageError without a trace, or with one that is broken or too short."""
+    if not traces:
+        raise UsageError("no trace; `make traces` records them", "results/traces")
+    found = [Quality(read_trace(path), flips) for path in traces]
+    for path, quality in zip(traces, found, strict=True):
+        if not all(quality.ours(name, designs[0]).windows for name, designs in DESIGN_OF.items()):
+            raise UsageError("is too short: not one gate run fits into it", str(path))
+    tried = trials.read_trials(live) if live else []
+    out.write_text(document(found, AccuracyTrials.simulate(), tried, read_ends(runs)))
+    for quality in found:
+        out.with_name(f"{out.stem}_{quality.trace.header.name}.svg").write_text(quality.plot())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m harness.gate.quality.document", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/gate_quality.md"))
+    parser.add_argument("traces", type=Path, nargs="*", default=sorted(Path("results/traces").glob("*.jsonl.gz")))
+    parser.add_argument("--live", type=Path, default=Path("results/traces/live.jsonl"), help="trials of the whole gate")
+    args = parser.parse_args(argv)
+    runs = sorted(path.parent for path in Path("results/cpu").glob("*/run.json"))
+    try:
+        write(args.traces, args.out, args.live, runs)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Records traces: `make traces`, or `python -m harness.gate.quality.recorder FILE`.
+
+Ctrl-C stops it and the same command resumes. Nothing is decided here. The machine ought to be as it will be in use:
+`--neighbours 2` adds processes that compete for cores and memory in bursts of seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.contract.planted import Planted
+from harness.contract.registry import Registry
+from harness.errors import EXIT_USAGE, UsageError
+from harness.gate.quality.trace import (
+    BASE,
+    BIMODAL,
+    SLOWER,
+    CellTurns,
+    Header,
+    Session,
+    Trace,
+    TracedCell,
+    append,
+    read_trace,
+)
+from harness.records.record import Status
+from harness.run import machine, protocol
+from harness.run.client import CellError, WorkerClient, package_root
+from harness.suite.cell import CellId
+from harness.suite.schema import Decode, Prefill
+from harness.suite.variant import Variant
+
+CHECKPOINT, FORM, SEED = "tiny-v3", "mqa", 0
+
+CELLS = [
+    TracedCell("decode", Decode(512, context="random", steps=4), "tpot", 1, "decode 1"),
+    TracedCell("prefill-128", Prefill(128, context="random"), "ttft", 3, "prefill 1x128"),
+    TracedCell("prefill-256", Prefill(256, context="random"), "ttft", 3, "prefill 1x256"),
+]
+"""About 2, 4 and 20 ms on one thread."""
+
+ROUNDS = 80
+"""Turns of every variant in every cell of a session."""
+
+TIME_LIMIT = 120.0
+"""Seconds for any single request."""
+
+TRIAL_PRODUCTS, TRIAL_RATIO = 64, 1.2
+"""Calibration doubles the products from the first until the call takes longer by the second."""
+
+Workers = dict[str, WorkerClient]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all workers of a recording share."""
+
+    variant: Variant
+    folder: Path
+
+    @contextmanager
+    def workers(self, planted: dict[str, Planted]) -> Iterator[Workers]:
+        """A fresh worker for each, started at the same time. Raises CellError."""
+        clients = {name: self._client(name, defect) for name, defect in planted.items()}
+        try:
+            with ThreadPoolExecutor(machine.cpu_count()) as pool:
+                list(pool.map(lambda client: client.start(TIME_LIMIT, _quiet), clients.values()))
+            yield clients
+        finally:
+            for client in clients.values():
+                client.close()
+
+    def _client(self, name: str, planted: Planted) -> WorkerClient:
+        setup = protocol.Load(
+            checkpoint=CHECKPOINT,
+            variant=self.variant,
+            device="cpu",
+            threads=1,
+            seed=SEED,
+            plugins=[],
+            folder=str(self.folder),
+            root=str(package_root()),
+            planted=planted,
+        )
+        return WorkerClient(setup, self.folder / f"{name}.log", TIME_LIMIT)
+
+
+def take_turns(workers: Workers, cell: TracedCell, rounds: int, draw: random.Random) -> CellTurns:
+    """Open the cell everywhere, give every worker its turns in random order, and collect what it timed.
+
+    Raises CellError when a worker fails or its answer is wrong.
+    """
+    for worker in workers.values():
+        worker.ask(_open(cell, worker.setup.variant), TIME_LIMIT, _quiet)
+    clients, order = list(workers.values()), []
+    taken: list[list[protocol.Done]] = [[] for _ in clients]
+    start = time.monotonic()
+    for number in range(rounds):
+        order.append(draw.sample(range(len(clients)), len(clients)))
+        for index in order[-1]:
+            taken[index].append(_turn(clients[index], cell, number))
+    seconds = (time.monotonic() - start) / rounds / len(clients)
+    for worker in clients:
+        _require_right(worker)
+    times = [[[round(1e3 * one) for one in done.samples[cell.metric]] for done in turns] for turns in taken]
+    return CellTurns(order, round(seconds, 6), times, [[_lost(done) for done in turns] for turns in taken])
+
+
+def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
+    keys = {"kind": cell.workload.__struct_config__.tag, "length": cell.workload.length, "batch": cell.workload.batch}
+    return protocol.Open(CellId("trace", keys, variant), cell.workload, reference=None, warmup=3)
+
+
+def _turn(client: WorkerClient, cell: TracedCell, number: int) -> protocol.Done:
+    """One turn; equal round numbers draw equal inputs in every worker."""
+    done = client.ask(protocol.Block(cell.samples, number * cell.samples), TIME_LIMIT, _quiet)
+    assert isinstance(done, protocol.Done)
+    return done
+
+
+def _lost(done: protocol.Done) -> int:
+    """Percent of the turn that went to others; 0 where the system does not tell."""
+    return round(100 * max(done.conditions.waited or 0.0, done.conditions.stolen or 0.0))
+
+
+def _require_right(client: WorkerClient) -> None:
+    result = client.ask(protocol.Finish(), TIME_LIMIT, _quiet)
+    assert isinstance(result, protocol.Result)
+    if result.status != Status.PASSED:
+        raise CellError(result.status, result.reasons)
+
+
+def _quiet(_: float, __: str) -> None:
+    """Nobody listens to a recording's progress but its own lines."""
+
+
+# --- calibrating ----------------------------------------------------------------------------------------
+
+
+def calibrate(bench: Bench, cells: Sequence[TracedCell], rounds: int = 60) -> dict[str, Planted]:
+    """Products that make every call of every cell longer by the wanted share, for each variant of `SLOWER`."""
+    per_share = {cell.call: _products_per_share(bench, cell, rounds) for cell in cells}
+    planted = {}
+    for name, slower in SLOWER.items():
+        share = 0.5 if name == BIMODAL else 1.0
+        products = {call: round(products * slower / share) for call, products in per_share.items()}
+        planted[name] = Planted(share=share, products=products if slower else None)
+    return planted
+
+
+def _products_per_share(bench: Bench, cell: TracedCell, rounds: int) -> float:
+    """How many products take as long as the call: from two workers in turn, one with products and one without."""
+    products = TRIAL_PRODUCTS
+    while True:
+        with bench.workers({BASE: Planted(), "trial": Planted(products={cell.call: products})}) as workers:
+            turns = take_turns(workers, cell, rounds, random.Random(products))
+        plain, longer = ([statistics.median(turn) for turn in worker] for worker in turns.microseconds)
+        ratio = statistics.median(b / a for a, b in zip(plain, longer, strict=True))
+        if ratio >= TRIAL_RATIO:
+            return products / (ratio - 1)
+        products *= 2
+
+
+# --- recording ------------------------------------------------------------------------------------------
+
+
+def record(path: Path, minutes: float, neighbours: int = 0, rounds: int = ROUNDS) -> Trace:
+    """Record until the trace holds so many minutes of sessions, going on where it stopped before.
+
+    Raises UsageError when the file is no trace or one under another load, CellError when a worker fails.
+    """
+    with tempfile.TemporaryDirectory() as folder, _busy_machine(neighbours):
+        bench = Bench(Registry().variant({"engine": "native", "form": FORM}), Path(folder))
+        trace = _open_trace(path, bench, neighbours)
+        while trace.seconds < 60 * minutes:
+            session = _session(bench, trace, rounds)
+            append(path, session)
+            trace.sessions.append(session)
+            print(f"session {session.number}: {trace.seconds / 60:.1f} of {minutes:g} minutes", file=sys.stderr)
+    return trace
+
+
+def _open_trace(path: Path, bench: Bench, neighbours: int) -> Trace:
+    if not path.exists():
+        append(path, _header(path, bench, neighbours))
+    trace = read_trace(path)
+    if trace.header.neighbours != neighbours:
+        raise UsageError(f"was recorded beside {trace.header.neighbours} neighbours, not {neighbours}", str(path))
+    return trace
+
+
+def _header(path: Path, bench: Bench, neighbours: int) -> Header:
+    facts = machine.collect("cpu")
+    return Header(
+        name=path.name.split(".")[0],
+        neighbours=neighbours,
+        checkpoint=CHECKPOINT,
+        variant=bench.variant.id,
+        seed=SEED,
+        cells=CELLS,
+        planted=calibrate(bench, CELLS),
+        context=machine.run_context(facts, package_root()),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _session(bench: Bench, trace: Trace, rounds: int) -> Session:
+    number, begun, started = len(trace.sessions), time.monotonic(), time.time()
+    draw = random.Random(f"{trace.header.name} {number}")
+    with bench.workers(trace.header.planted) as workers:
+        ready = time.monotonic()
+        cells = {cell.name: take_turns(workers, cell, rounds, draw) for cell in trace.header.cells}
+    return Session(
+        number=number,
+        started=round(started, 1),
+        start_seconds=round(ready - begun, 2),
+        seconds=round(time.monotonic() - begun, 2),
+        load=machine.load_average(),
+        cells=cells,
+    )
+
+
+# --- a busy machine -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _busy_machine(neighbours: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "harness.gate.quality.neighbour"]
+    processes = [subprocess.Popen([*command, str(number)]) for number in range(neighbours)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m harness.gate.quality.recorder", description=__doc__)
+    parser.add_argument("file", type=Path, help="the trace, such as results/traces/quiet.jsonl.gz")
+    parser.add_argument("--minutes", type=float, default=40.0, help="recorded time to reach (default: 40)")
+    parser.add_argument("--neighbours", type=int, default=0, help="competing processes (default: 0)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds a session (default: {ROUNDS})")
+    args = parser.parse_args(argv)
+    try:
+        record(args.file, args.minutes, args.neighbours, args.rounds)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+    except (UsageError, CellError) as error:
+        print(error if isinstance(error, UsageError) else f"{error.reasons}\n{error.output}", file=sys.stderr)
+        return EXIT_USAGE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Tests, intervals and the sizes that they need; nothing here knows of records or of rules."""

@@ -1,0 +1,41 @@
+"""Traces made of planted noise, for whatever replays one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.contract.planted import Planted
+from harness.gate.quality.trace import BIMODAL, SLOWER, CellTurns, Header, Session, Trace, TracedCell
+from harness.suite.schema import Decode, Prefill
+
+CELLS = [
+    TracedCell("decode", Decode(512, context="random"), "tpot", 1, "decode 1"),
+    TracedCell("prefill", Prefill(256, context="random"), "ttft", 3, "prefill 1x256"),
+]
+
+
+def fake_trace(sessions: int, rounds: int = 20, samples: int = 4, noise: float = 0.01, seed: int = 0) -> Trace:
+    """Turns of about 2 ms with drift, heavy tails and slow-downs as named; each takes 10 ms of wall time."""
+    rng = np.random.default_rng(seed)
+    planted = {name: Planted(products={"decode 1": 1} if slower else None) for name, slower in SLOWER.items()}
+    header = Header("fake", 0, "tiny-v3", "native", 0, CELLS, planted, {}, "2026-01-01T00:00:00+00:00")
+    made = [_session(number, rounds, samples, noise, rng) for number in range(sessions)]
+    return Trace(header, made)
+
+
+def _session(number: int, rounds: int, samples: int, noise: float, rng: np.random.Generator) -> Session:
+    cells = {cell.name: _turns(rounds, samples, noise, rng) for cell in CELLS}
+    return Session(number, 60.0 * number, 10.0, 60.0, [0.1, 0.1, 0.1], cells)
+
+
+def _turns(rounds: int, samples: int, noise: float, rng: np.random.Generator) -> CellTurns:
+    drift = 0.1 * np.sin(np.arange(rounds) / 5 + rng.uniform(0, 6))[:, None]
+    times = []
+    for name, slower in SLOWER.items():
+        longer = np.full((rounds, samples), slower)
+        if name == BIMODAL:
+            longer = 2 * slower * (rng.random((rounds, samples)) < 0.5)
+        log = drift + np.log1p(longer) + noise * rng.standard_t(3, (rounds, samples))
+        times.append(np.round(2000 * np.exp(log)).astype(int).tolist())
+    order = [list(map(int, rng.permutation(len(SLOWER)))) for _ in range(rounds)]
+    return CellTurns(order, 0.01, times, [[0] * rounds for _ in SLOWER])

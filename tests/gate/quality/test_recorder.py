@@ -1,0 +1,111 @@
+"""Recording: turns in random order, products by calibration, sessions that go on where they stopped."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.contract.planted import Planted
+from harness.contract.registry import Registry
+from harness.errors import UsageError
+from harness.gate.quality import recorder
+from harness.gate.quality.recorder import CELLS, Bench, calibrate, record, take_turns
+from harness.gate.quality.trace import BASE, BIMODAL, SAME, Header, TracedCell, append, read_trace
+from harness.records.conditions import Conditions
+from harness.records.record import Status
+from harness.run import protocol
+from harness.run.client import CellError
+from harness.suite.schema import Decode
+
+CELL = TracedCell("decode", Decode(8, context="random", steps=2), "tpot", 2, "decode 1")
+VARIANT = Registry([], entry_points=False).variant({"engine": "native"})
+
+
+class FakeWorker:
+    """Answers at once; a call takes 2 ms, a product 5 us."""
+
+    def __init__(self, name: str, log: list[str], planted: Planted, status: Status = Status.PASSED) -> None:
+        self.name, self.log, self.planted, self.status = name, log, planted, status
+        self.setup = protocol.Load("c", VARIANT, "cpu", 1, 0, [], "", "")
+
+    def ask(self, request: Any, *_: Any) -> Any:
+        if isinstance(request, protocol.Open):
+            self.steps = request.workload.steps
+        if isinstance(request, protocol.Block):
+            self.log.append(self.name)
+            milliseconds = 2.0 + 0.005 * (self.planted.products or {}).get("decode 1", 0)
+            conditions = Conditions(waited=0.07, stolen=0.02)
+            return protocol.Done({"tpot": [milliseconds] * request.samples * self.steps}, 0.01, conditions)
+        if isinstance(request, protocol.Finish):
+            return protocol.Result(self.status, ["as planted"], {}, {}, None)
+        return None
+
+
+class FakeBench(Bench):
+    """Starts fake workers."""
+
+    @contextmanager
+    def workers(self, planted: dict[str, Planted]) -> Iterator[Any]:
+        yield {name: FakeWorker(name, [], defect) for name, defect in planted.items()}
+
+
+def test_every_worker_gets_its_turn_in_every_round_in_an_order_of_its_own() -> None:
+    log: list[str] = []
+    workers: Any = {name: FakeWorker(name, log, Planted()) for name in "abc"}
+    turns = take_turns(workers, CELL, 20, random.Random(1))
+    rounds = [log[start : start + 3] for start in range(0, 60, 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert [["abc"[index] for index in order] for order in turns.order] == rounds
+    assert len({tuple(one) for one in rounds}) > 3
+    assert turns.microseconds == [[[2000] * 4] * 20] * 3
+    assert turns.lost == [[7] * 20] * 3
+
+
+def test_a_wrong_answer_is_not_recorded() -> None:
+    workers: Any = {"a": FakeWorker("a", [], Planted(), Status.INCORRECT)}
+    with pytest.raises(CellError):
+        take_turns(workers, CELL, 2, random.Random(1))
+
+
+def test_calibration_finds_how_many_products_a_share_of_the_call_is(tmp_path: Path) -> None:
+    planted = calibrate(FakeBench(VARIANT, tmp_path), [CELL], rounds=3)
+    assert planted[BASE] == planted[SAME] == Planted()
+    assert planted["+5%"].products == {"decode 1": 20}
+    assert planted[BIMODAL] == Planted(share=0.5, products={"decode 1": 40})
+
+
+def test_a_trace_under_another_load_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "quiet.jsonl.gz"
+    append(path, Header("quiet", 2, "tiny-v3", "v", 0, [CELL], {BASE: Planted()}, {}, "now"))
+    monkeypatch.setattr(recorder, "Bench", FakeBench)
+    with pytest.raises(UsageError, match="beside 2 neighbours, not 0"):
+        record(path, 0.0, neighbours=0)
+
+
+def test_the_recorder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clock = tmp_path / "quiet.jsonl.gz", count()
+    planted = {BASE: Planted(), "+5%": Planted(products={"decode 1": 20})}
+    append(path, Header("quiet", 0, "tiny-v3", "v", 0, [CELL], planted, {}, "now"))
+    monkeypatch.setattr(recorder, "Bench", FakeBench)
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: float(next(clock)))
+    first = record(path, minutes=0.01, rounds=4)
+    assert [session.number for session in first.sessions] == [0]
+    second = record(path, minutes=first.seconds / 60 + 0.01, rounds=4)
+    assert [session.number for session in second.sessions] == [0, 1]
+    assert read_trace(path).turns("decode", "+5%")[1].tolist() == [[2.1] * 4] * 4
+
+
+@pytest.mark.slow
+def test_real_workers_record_a_session(tmp_path: Path) -> None:
+    path = tmp_path / "real.jsonl.gz"
+    planted = {BASE: Planted(), "+5%": Planted(products={"decode 1": 45})}
+    append(path, Header("real", 1, "tiny-v3", "v", 0, [CELLS[0]], planted, {}, "now"))
+    trace = record(path, minutes=1e-9, neighbours=1, rounds=3)
+    assert trace.turns("decode", "+5%")[0].shape == (3, 4)
+    assert (trace.turns("decode", BASE)[0] > 0).all()
