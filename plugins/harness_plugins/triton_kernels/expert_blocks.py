@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -51,8 +50,8 @@ def expert_blocks(experts_MA: Tensor, experts: int, size: int) -> ExpertBlocks:
     slots_P = flat.new_empty(blocks * size, dtype=torch.int32)
     experts_P = flat.new_empty(blocks, dtype=torch.int32)
     tile = min(TILE, triton.next_power_of_2(slots)) if interpreted() else TILE
-    _count_kernel[(experts,)](flat, counts_E, slots, TILE=tile, num_warps=WARPS)
-    _sort_kernel[(experts,)](
+    _count[(experts,)](flat, counts_E, slots, TILE=tile, num_warps=WARPS)
+    _sort[(experts,)](
         flat,
         counts_E,
         slots_P,
@@ -76,22 +75,22 @@ def most_blocks(slots: int, experts: int, size: int) -> int:
 
 def builds(capability: Capability) -> Sequence[KernelBuild]:
     """The sorting kernels for V3's 256 experts and every size of block that the grouped products take."""
-    pointers = {"experts": "*i64", "counts": "*i32"}
+    pointers = {"experts_ptr": "*i64", "counts_ptr": "*i32"}
     count = KernelBuild(
         name="expert_count/e256",
         operator="grouped_experts",
-        kernel=_count_kernel,
+        kernel=_count,
         signature=pointers | {"slots": "i32"},
         constants={"TILE": TILE},
         num_warps=WARPS,
         divisible_by_16=tuple(pointers),
     )
-    pointers |= {"slots_out": "*i32", "experts_out": "*i32"}
+    pointers |= {"slots_ptr": "*i32", "owners_ptr": "*i32"}
     sorts = [
         KernelBuild(
             name=f"expert_sort/e256/rows{size}",
             operator="grouped_experts",
-            kernel=_sort_kernel,
+            kernel=_sort,
             signature=pointers | {"slots": "i32", "blocks": "i32"},
             constants={"EXPERTS": 256, "EXPERTS_WIDE": 256, "SIZE": size, "TILE": TILE},
             num_warps=WARPS,
@@ -103,50 +102,50 @@ def builds(capability: Capability) -> Sequence[KernelBuild]:
 
 
 @triton.jit(do_not_specialize=["slots"])
-def _count_kernel(experts: Any, counts: Any, slots: Any, TILE: tl.constexpr) -> None:
+def _count(experts_ptr, counts_ptr, slots, TILE: tl.constexpr):
     """Slots of every expert; one program per expert."""
     expert = tl.program_id(0)
     count = 0
     for first in range(0, slots, TILE):
         at = first + tl.arange(0, TILE)
-        mine = tl.load(experts + at, mask=at < slots, other=-1) == expert
+        mine = tl.load(experts_ptr + at, mask=at < slots, other=-1) == expert
         count += tl.sum(mine.to(tl.int32), 0)
-    tl.store(counts + expert, count)
+    tl.store(counts_ptr + expert, count)
 
 
 @triton.jit(do_not_specialize=["slots", "blocks"])
-def _sort_kernel(
-    experts: Any,
-    counts: Any,
-    slots_out: Any,
-    experts_out: Any,
-    slots: Any,
-    blocks: Any,
+def _sort(
+    experts_ptr,
+    counts_ptr,
+    slots_ptr,
+    owners_ptr,
+    slots,
+    blocks,
     EXPERTS: tl.constexpr,
     EXPERTS_WIDE: tl.constexpr,
     SIZE: tl.constexpr,
     TILE: tl.constexpr,
-) -> None:
+):
     """One program writes the blocks of one expert; the last one also says which blocks are left over."""
     expert = tl.program_id(0)
     all_experts = tl.arange(0, EXPERTS_WIDE)
-    all_counts = tl.load(counts + all_experts, mask=all_experts < EXPERTS, other=0)
+    all_counts = tl.load(counts_ptr + all_experts, mask=all_experts < EXPERTS, other=0)
     all_blocks = (all_counts + SIZE - 1) // SIZE
     first_block = tl.sum(tl.where(all_experts < expert, all_blocks, 0), 0)
     end_block = first_block + tl.sum(tl.where(all_experts == expert, all_blocks, 0), 0)
     steps = tl.arange(0, TILE)
     for block in range(first_block, end_block, TILE):
-        tl.store(experts_out + block + steps, expert, mask=block + steps < end_block)
+        tl.store(owners_ptr + block + steps, expert, mask=block + steps < end_block)
     if expert == EXPERTS - 1:
         for block in range(end_block, blocks, TILE):
-            tl.store(experts_out + block + steps, -1, mask=block + steps < blocks)
+            tl.store(owners_ptr + block + steps, -1, mask=block + steps < blocks)
 
     written = first_block * SIZE
     for first in range(0, slots, TILE):
         at = first + steps
-        mine = tl.load(experts + at, mask=at < slots, other=-1) == expert
+        mine = tl.load(experts_ptr + at, mask=at < slots, other=-1) == expert
         place = tl.cumsum(mine.to(tl.int32), 0) - 1
-        tl.store(slots_out + written + place, at, mask=mine)
+        tl.store(slots_ptr + written + place, at, mask=mine)
         written += tl.sum(mine.to(tl.int32), 0)
     padding = written + tl.arange(0, SIZE)
-    tl.store(slots_out + padding, -1, mask=padding < end_block * SIZE)
+    tl.store(slots_ptr + padding, -1, mask=padding < end_block * SIZE)
