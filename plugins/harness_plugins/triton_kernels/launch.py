@@ -6,7 +6,10 @@ import functools
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
+
+from harness.contract.span import Span
 
 Capability = tuple[int, int]
 """Compute capability of a GPU, such as (9, 0) for Hopper."""
@@ -28,9 +31,25 @@ def _probe() -> None:
     return
 
 
+INTERPRETED = tl.constexpr(not isinstance(_probe, triton.JITFunction))
+"""For kernels; it was decided when triton was imported, for good."""
+
+
 def interpreted() -> bool:
-    """Whether kernels of this process run in Triton's interpreter: decided when triton was imported, for good."""
-    return not isinstance(_probe, triton.JITFunction)
+    """Whether kernels of this process run in Triton's interpreter."""
+    return bool(INTERPRETED.value)
+
+
+@triton.jit
+def rounded(x, dtype: tl.constexpr):
+    """FP32 values in `dtype`, to nearest even: hardware does that, triton 3.9's interpreter truncates to BF16."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        narrow = (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        narrow = x.to(dtype)
+    return narrow
 
 
 def capability(tensor: Tensor) -> Capability | None:
@@ -61,6 +80,11 @@ def multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
+def rows_of(x: Tensor) -> Tensor:
+    """[..., D] -> [M, D]: a view where the strides allow it, else a copy."""
+    return x.reshape(-1, x.shape[-1])
+
+
 def is_wide(dtype: torch.dtype) -> bool:
     """Whether a kernel widens operands of products to FP32: FP32 inputs, and any input under the interpreter.
 
@@ -68,3 +92,9 @@ def is_wide(dtype: torch.dtype) -> bool:
     from BF16 are exact in FP32, so a widened kernel computes what tensor cores do.
     """
     return dtype == torch.float32 or interpreted()
+
+
+@functools.lru_cache(maxsize=64)
+def span_bounds(span: Span, device: torch.device) -> Tensor:
+    """int32 [2, B]: starts and ends of a span's sequences. Kept for the other layers, which make the same call."""
+    return torch.tensor([span.starts, span.ends], dtype=torch.int32, device=device)
