@@ -7,17 +7,26 @@ from collections.abc import Sequence
 
 from harness.contract.compiling import KernelBuild
 from harness.contract.operators import Operators, reference_operators
+from harness_plugins.triton_kernels import rms_norm, rotary, swiglu
 from harness_plugins.triton_kernels.launch import Capability
 
-MODULES: tuple[object, ...] = ()
+MODULES = (rms_norm, rotary, swiglu)
 """Every module with kernels; each offers `builds(capability)`."""
 
 
 def operators() -> Operators:
     """A Triton kernel in every slot."""
-    return dataclasses.replace(reference_operators(), name="triton", builds=builds)
+    return dataclasses.replace(
+        reference_operators(),
+        name="triton",
+        rms_norm=rms_norm.rms_norm,
+        add_rms_norm=rms_norm.add_rms_norm,
+        rotary=rotary.rotary,
+        swiglu=swiglu.swiglu,
+        builds=builds,
+    )
 
 
 def builds(capability: Capability) -> Sequence[KernelBuild]:
     """Every kernel and configuration that this set would use on hardware of `capability`."""
-    return [build for module in MODULES for build in module.builds(capability)]  # type: ignore[attr-defined]
+    return [build for module in MODULES for build in module.builds(capability)]
