@@ -8,26 +8,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from harness.contract.fp8 import AMAX_FLOOR, BLOCK, E4M3_MAX
+from harness.contract.fp8 import BLOCK
+from harness.contract.fp8_tensors import quantise_groups
 from harness.contract.operators import accumulation_dtype
 
 
 def quantise(x: Tensor, group: int, power_of_two: bool) -> tuple[Tensor, Tensor]:
     """See `Quantise`."""
-    groups_XkG = F.pad(x.float(), (0, -x.shape[-1] % group)).unflatten(-1, (-1, group))
-    scales_Xk = groups_XkG.abs().amax(-1).clamp(min=AMAX_FLOOR) / E4M3_MAX
-    if power_of_two:
-        scales_Xk = round_up_to_power_of_two(scales_Xk)
-    values = (groups_XkG / scales_Xk[..., None]).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
-    return values.flatten(-2)[..., : x.shape[-1]].contiguous(), scales_Xk
-
-
-def round_up_to_power_of_two(scales: Tensor) -> Tensor:
-    """The smallest power of two that is not below each (positive, normal) number; exact."""
-    mantissa, exponent = torch.frexp(scales)  # scales = mantissa * 2^exponent, mantissa in [0.5, 1)
-    return torch.ldexp(torch.ones_like(scales), exponent - (mantissa == 0.5).int()).where(scales.isfinite(), scales)
+    return quantise_groups(x, group, power_of_two)
 
 
 def fp8_gemm(

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from harness.contract.fp8 import BLOCK, blocks, latent_row_bytes
-from harness_plugins.eager_fp8 import quantise
+from harness.contract.fp8_tensors import hadamard_rotated, quantise_groups
 
 
 def pack_latents(rows_BTL: Tensor, latent: int, power_of_two: bool) -> Tensor:
     """See `PackLatents`."""
-    values_BTC, scales_BTc = quantise(rows_BTL[..., :latent], BLOCK, power_of_two)
+    values_BTC, scales_BTc = quantise_groups(rows_BTL[..., :latent], BLOCK, power_of_two)
     return torch.cat([_bytes(values_BTC), _bytes(scales_BTc), _bytes(rows_BTL[..., latent:].bfloat16())], -1)
 
 
@@ -27,7 +27,7 @@ def unpack_latents(packed_BSP: Tensor, latent: int, rope: int, dtype: torch.dtyp
 
 def pack_index_keys(keys_BTI: Tensor) -> Tensor:
     """See `PackIndexKeys`."""
-    values_BTI, scales_BT1 = quantise(rotate(keys_BTI.float()), keys_BTI.shape[-1], power_of_two=True)
+    values_BTI, scales_BT1 = quantise_groups(hadamard_rotated(keys_BTI.float()), keys_BTI.shape[-1], power_of_two=True)
     return torch.cat([_bytes(values_BTI), _bytes(scales_BT1)], -1)
 
 
@@ -36,14 +36,6 @@ def unpack_index_keys(packed_BSP: Tensor) -> tuple[Tensor, Tensor]:
     width = packed_BSP.shape[-1] - 4
     values_BSI = _numbers(packed_BSP[..., :width], torch.float8_e4m3fn)
     return values_BSI, _numbers(packed_BSP[..., width:], torch.float32).squeeze(-1)
-
-
-def rotate(x: Tensor) -> Tensor:
-    """x [..., I] times the orthonormal Hadamard matrix: spreads outliers over all values, keeps dot products."""
-    hadamard_II = torch.ones(1, 1, dtype=x.dtype, device=x.device)
-    while hadamard_II.shape[0] < x.shape[-1]:
-        hadamard_II = torch.cat([hadamard_II.repeat(1, 2), torch.cat([hadamard_II, -hadamard_II], 1)])
-    return torch.matmul(x, hadamard_II) * x.shape[-1] ** -0.5
 
 
 def _bytes(numbers: Tensor) -> Tensor:
