@@ -1,7 +1,7 @@
 """What two records of one cell differ in besides the question: unlike things are never compared silently.
 
-Four things decide a number without being the code under test: the machine and its threads, the weights, what was fed
-in, and the precision that really computed. A rule's `across` says which of them is the question.
+Five things decide a number without being the code under test: the machine and its threads, the weights, what was fed
+in, who compiled kernels, and the precision that really computed. A rule's `across` says which of them is the question.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ MACHINE = ("system", "architecture", "cpu_model", "cpu_count", "memory_bytes", "
 """Machine facts that decide how fast something is. Measured ones, such as clocks, are not among them."""
 
 MACHINE_SETTINGS = ("device", "threads", "torch_threads", "cpu_capability")
-INPUTS = ("seed", "text_sha256", "prompt_tokens", "tokens", "task", "task_versions", "documents")
+INPUTS = ("seed", "text_sha256", "prompt_tokens", "tokens", "task", "task_versions", "documents", "builds")
+COMPILER = ("compiler", "ptx_versions")
+"""Who made machine code of kernels: another one makes other code of the same source."""
 NOT_REAL = (" (emulated)", " (interpreted)")
 """How an operator's resolved name ends when its arithmetic is not the machine's own."""
 
@@ -41,6 +43,8 @@ def differences(base: Record, new: Record) -> list[Unlike]:
     if base.checkpoint.get("sha256") != new.checkpoint.get("sha256"):
         found.append(Unlike("checkpoint", f"checkpoint {_checkpoint(base)} -> {_checkpoint(new)}"))
     found += [Unlike("inputs", text) for text in _changes(_picked(base.context, INPUTS), _picked(new.context, INPUTS))]
+    compilers = _changes(_picked(base.context, COMPILER), _picked(new.context, COMPILER))
+    found += [Unlike("compiler", text) for text in compilers]
     found += [Unlike("precision", text) for text in _precision(base, new)]
     pairs = ((axis, getattr(base.variant, axis), getattr(new.variant, axis)) for axis in AXES)
     return found + [Unlike(axis, f"{axis} {one} -> {other}") for axis, one, other in pairs if one != other]

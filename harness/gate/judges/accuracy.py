@@ -14,14 +14,13 @@ from harness.errors import UsageError
 from harness.gate.measured import Documents
 from harness.gate.questions import Question
 from harness.gate.rules import margins
+from harness.gate.statistics.levels import MISS
 from harness.gate.statistics.paired import Loss, binary_loss, documents_needed, mean_loss
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.records.joined import Joined, Losses, NotTheSameError
 from harness.records.record import Record
 from harness.suite.schema import Difference, Points
 
-MISS = 0.05
-"""Chance of passing a loss of just `catch`: `pass` needs the one-sided 95% bound below it."""
 WITNESS = "log_loss"
 
 

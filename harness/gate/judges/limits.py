@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from harness.gate.questions import Question
-from harness.gate.statistics.units import MISS, Units, disturbance, reach
+from harness.gate.statistics.levels import MISS
+from harness.gate.statistics.units import Units, disturbance, reach
 from harness.gate.verdict import Finding, Interval, Verdict
 from harness.records.record import Metric
 from harness.suite.schema import Absolute

@@ -15,7 +15,8 @@ from datetime import date
 
 from harness.gate.questions import Question
 from harness.gate.rules import margins
-from harness.gate.statistics.units import MISS, POWER, Units, disturbance, fewest, welch
+from harness.gate.statistics.levels import MISS, POWER
+from harness.gate.statistics.units import Units, disturbance, fewest, welch
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.records.statistics import t_quantile
 from harness.suite.schema import Gate, Relative, fraction

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.gate.live.lane import Lane
 from harness.gate.questions import Question
 from harness.gate.rules import margins
+from harness.gate.statistics.power import shown_by
 from harness.gate.statistics.sequential import Decision, Design, Margins, decide
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.suite.schema import Relative
@@ -44,13 +45,21 @@ class LiveJudge:
         decision = None if _without_ratio(lane, question) else self._decision(lane, question, final=True)
         if decision is None:
             return question.finding(Verdict.INCONCLUSIVE, timed=question.timed, reasons=[NO_RATIO])
-        return _finding(question, decision, lane.seconds)
+        return _finding(
+            question, decision, lane.seconds, shown_by(self._ratios(lane, question), self._design(question))
+        )
 
     def _decision(self, lane: Lane, question: Question, final: bool = False) -> Decision | None:
         """What the sequential test says; None while it wants more pairs."""
+        return decide(self._ratios(lane, question), self._design(question), final)
+
+    def _ratios(self, lane: Lane, question: Question) -> list[list[float]]:
+        """How much slower the new side was, pair by pair."""
+        return lane.log_ratios(question.metric, question.new.better == "lower")
+
+    def _design(self, question: Question) -> Design:
         assert isinstance(question.rule, Relative)
-        ratios = lane.log_ratios(question.metric, question.new.better == "lower")
-        return decide(ratios, Design(Margins(*margins(question.rule)), alpha=self.alpha), final)
+        return Design(Margins(*margins(question.rule)), alpha=self.alpha)
 
     def _lane(self, question: Question) -> Lane | None:
         """The lane that has measured both sides of the metric in turns."""
@@ -62,7 +71,7 @@ def _without_ratio(lane: Lane, question: Question) -> bool:
     return any(math.isnan(ratio) for visit in lane.log_ratios(question.metric, True) for ratio in visit)
 
 
-def _finding(question: Question, decision: Decision, seconds: float) -> Finding:
+def _finding(question: Question, decision: Decision, seconds: float, detectable: float | None) -> Finding:
     """A decision about being slower, as a finding about new over base."""
     effect = decision.effect
     ratio, low, high = effect.ratio, effect.low, effect.high
@@ -73,7 +82,7 @@ def _finding(question: Question, decision: Decision, seconds: float) -> Finding:
         scale="ratio",
         estimate=ratio,
         interval=Interval(low, high, 0.95),
-        evidence=Evidence(effect.pairs, "pairs", effect.processes, "processes"),
+        evidence=Evidence(effect.pairs, "pairs", effect.processes, "processes", detectable),
         timed=question.timed,
         seconds=round(seconds, 3),
         reasons=[decision.reason] if decision.verdict != Verdict.PASS else [],

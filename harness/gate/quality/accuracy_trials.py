@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from tabulate import tabulate
 
-from harness.gate.judges.accuracy import MISS, decide
+from harness.gate.judges.accuracy import decide
 from harness.gate.quality.replay import Share
+from harness.gate.statistics.levels import MISS
 from harness.gate.statistics.paired import binary_loss
 from harness.gate.verdict import Verdict
 

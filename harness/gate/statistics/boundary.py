@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
 
 @lru_cache(maxsize=256)
@@ -32,6 +32,16 @@ def boundary(looks: tuple[int, ...], alpha: float) -> tuple[int, ...]:
 def crossed_by(looks: tuple[int, ...], alpha: float, heads: float) -> list[float]:
     """The chance that coins which show heads with chance `heads` have crossed the boundary, by each look."""
     return list(np.cumsum(list(_crossing(looks, boundary(looks, alpha), heads))))
+
+
+@lru_cache(maxsize=256)
+def heads_needed(looks: tuple[int, ...], alpha: float, number: int, sure: float) -> float | None:
+    """The chance of heads with which coins have crossed by look `number` with chance `sure`; None when nothing can."""
+
+    def short(heads: float) -> float:
+        return crossed_by(looks, alpha, heads)[number] - sure
+
+    return float(optimize.brentq(short, 0.5, 1.0, xtol=1e-9)) if short(1.0) > 0 else None
 
 
 def _crossing(looks: tuple[int, ...], thresholds: tuple[int, ...], heads: float) -> Iterator[float]:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from harness.gate.statistics.levels import POWER
 from harness.records.paired import score_bounds
 
-POWER = 0.8
-"""The chance with which the smallest loss that "could have been shown" would have been."""
 FEWEST_SUBSETS, MOST_SUBSETS = 2_000, 50_000
 MOST_UNITS = 500
 CHUNK = 1_000

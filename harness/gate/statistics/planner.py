@@ -17,6 +17,7 @@ from scipy import special
 
 from harness.errors import UsageError
 from harness.gate.statistics.boundary import crossed_by
+from harness.gate.statistics.levels import MAD_TO_DEVIATION
 from harness.gate.statistics.paired import binary_loss, documents_needed, mean_loss
 from harness.gate.statistics.sequential import Design, Margins, turn_value
 from harness.records.blocks import samples_by_block
@@ -32,9 +33,6 @@ SURE = 0.95
 
 FEWEST = 3
 """Differences of turns from which noise is estimated at least."""
-
-MAD_TO_DEVIATION = 1.4826
-"""Median absolute deviation to standard deviation, for a normal distribution."""
 
 Turns = dict[int, dict[int, float]]
 """Process -> round -> log value of a turn."""

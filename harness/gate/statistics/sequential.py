@@ -125,7 +125,7 @@ def decide(log_ratios: Sequence[Floats], design: Design, final: bool = False) ->
     last = final or taken >= design.cap
     if not reached:
         return _inconclusive(log_ratios, f"{taken} pairs; the first decision needs {design.looks[0]}") if last else None
-    look = _Look(_first(log_ratios, design.looks[reached[-1]]), reached[-1], design)
+    look = _Look(first_pairs(log_ratios, design.looks[reached[-1]]), reached[-1], design)
     return look.decision() or (look.late(log_ratios) if last else None)
 
 
@@ -147,7 +147,7 @@ def effect(log_ratios: Sequence[Floats], confidence: float = 0.95) -> Effect:
     if not processes:
         raise UsageError("no pair of turns was measured")
     middle = float(np.median(np.concatenate(processes)))
-    spread = _Spread.of(processes)
+    spread = Spread.of(processes)
     reach = spread.error * t_quantile((1 + confidence) / 2, spread.processes - 1)
     low, high = min(middle, spread.mean - reach), max(middle, spread.mean + reach)
     pairs = sum(len(process) for process in processes)
@@ -158,7 +158,7 @@ def effect(log_ratios: Sequence[Floats], confidence: float = 0.95) -> Effect:
 
 
 @dataclass(frozen=True)
-class _Spread:
+class Spread:
     """The mean of the processes' medians and its standard error, both weighted by pairs."""
 
     mean: float
@@ -166,7 +166,7 @@ class _Spread:
     processes: int
 
     @classmethod
-    def of(cls, processes: Sequence[Floats]) -> _Spread:
+    def of(cls, processes: Sequence[Floats]) -> Spread:
         weights = np.array([len(process) for process in processes], dtype=float)
         medians = np.array([np.median(process) for process in processes])
         mean = float(weights @ medians / weights.sum())
@@ -222,7 +222,7 @@ class _Look:
         if count < self.design.processes:
             return False
         sizes = np.cumsum([len(process) for process in self.processes])[:-1]
-        spread = _Spread.of(np.split(distances, sizes))
+        spread = Spread.of(np.split(distances, sizes))
         return spread.mean > spread.error * t_quantile(1 - self.design.disagreement, count - 1)
 
     def _open_question(self) -> str:
@@ -232,7 +232,7 @@ class _Look:
         return f"neither slower nor fast enough is proven after {len(self.x)} pairs over {count} processes"
 
 
-def _first(processes: Sequence[Floats], pairs: int) -> list[Floats]:
+def first_pairs(processes: Sequence[Floats], pairs: int) -> list[Floats]:
     """The processes' first `pairs` pairs, without empty ones."""
     kept: list[Floats] = []
     for process in processes:

@@ -16,10 +16,6 @@ from harness.records.blocks import samples_by_block, samples_by_process
 from harness.records.record import Record
 from harness.records.statistics import t_quantile
 
-MISS = 0.05
-"""Chance of passing what is just bad enough to be caught, where the machine's drift stays below its limit."""
-POWER = 0.8
-"""The chance with which the smallest effect that "could have been shown" would have been."""
 SPOILT = 0.25
 """Share of a record's turns that may have been disturbed before its times are no evidence."""
 

@@ -47,6 +47,8 @@ def test_unchanged_code_passes_after_few_visits(tmp_path: Path, monkeypatch: pyt
     assert evidence is not None
     assert 14 <= evidence.count <= 26
     assert (evidence.unit, evidence.groups) == ("pairs", -(-evidence.count // PAIRS_PER_VISIT))
+    assert evidence.detectable is not None
+    assert 0.03 <= evidence.detectable < 0.1
 
 
 def test_a_slow_down_is_a_regression_of_its_cells_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
