@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from harness.contract.compiling import KernelBuild
 from harness.contract.operators import Operators, reference_operators
-from harness_plugins.triton_kernels import rms_norm, rotary, swiglu
+from harness_plugins.triton_kernels import expert_blocks, index_scores, rms_norm, rotary, swiglu
 from harness_plugins.triton_kernels.launch import Capability
 
-MODULES = (rms_norm, rotary, swiglu)
+MODULES = (rms_norm, rotary, swiglu, index_scores, expert_blocks)
 """Every module with kernels; each offers `builds(capability)`."""
 
 
@@ -23,6 +23,7 @@ def operators() -> Operators:
         add_rms_norm=rms_norm.add_rms_norm,
         rotary=rotary.rotary,
         swiglu=swiglu.swiglu,
+        index_scores=index_scores.index_scores,
         builds=builds,
     )
 
