@@ -24,8 +24,12 @@ def write_checkpoint(model: CausalLm, directory: Path, dtype: torch.dtype = torc
     kept = {"dtype": str(dtype).removeprefix("torch."), "num_nextn_predict_layers": len(mtp_layers(model))}
     config = model.config.to_hf() | kept
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    tensors = {name: _stored(name, tensor, dtype) for name, tensor in on_disk(model).items()}
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    save_file(disk_tensors(model, dtype), directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def disk_tensors(model: CausalLm, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What `write_checkpoint` stores, in its types; tensors that already have theirs are not copied."""
+    return {name: _stored(name, tensor, dtype) for name, tensor in on_disk(model).items()}
 
 
 def on_disk(model: CausalLm) -> dict[str, Tensor]:

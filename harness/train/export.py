@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 
 from harness import corpus
 from harness.errors import UsageError
+from harness.model.export import disk_tensors
 from harness.model.runner import NativeRunner
 from harness.model.transformer import CausalLm
 from harness.train.figures import figures
-from harness.train.model import disk_tensors, first_model
+from harness.train.model import first_model
 from harness.train.recipe import LoadedRecipe, hf_config
 from harness.train.tokenizer import BOS_ID, EOS_ID, PAD_ID, write_tokenizer
 from harness.train.training import LOG, Training

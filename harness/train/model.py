@@ -1,11 +1,10 @@
-"""The native model as training sees it: its parts per stage, its first weights, its tensors under their disk names."""
+"""The native model as training sees it: its parts per stage, its operators, its first weights."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +14,6 @@ from harness.contract.registry import Registry
 from harness.contract.span import Span
 from harness.model.build import build_model
 from harness.model.layers import Parts
-from harness.model.parameters import disk_shapes, stacks
 from harness.model.transformer import CausalLm
 from harness.train.first_weights import FirstWeights
 
@@ -76,27 +74,3 @@ def whole_sequence_attention(chunked: MhaAttention) -> MhaAttention:
         return out[..., :value].transpose(1, 2)
 
     return attend
-
-
-def disk_tensors(model: CausalLm, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Every tensor of the model under its name on disk, routed experts one by one.
-
-    Those that stay in FP32 in every precision (norms, router, head weights of the indexer) are stored in FP32.
-    """
-    state = model.state_dict()
-    for stacked, rows in stacks(model.config, mtp=True).items():
-        state |= _rows(state.pop(stacked), rows)
-    return {name: _stored(name, state[name], dtype) for name in disk_shapes(model.config, mtp=True)}
-
-
-def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    wide = tensor.ndim == 1 or name.endswith(("mlp.gate.weight", "indexer.weights_proj.weight"))
-    return tensor.detach().to(torch.float32 if wide else dtype).contiguous().clone()
-
-
-def _rows(stacked: Tensor, rows: list[list[str]]) -> dict[str, Tensor]:
-    """Disk name -> tensor of every expert's part of one stacked tensor."""
-    parts: dict[str, Tensor] = {}
-    for expert, names in zip(stacked, rows, strict=True):
-        parts |= zip(names, expert.chunk(len(names)), strict=True)
-    return parts

@@ -13,8 +13,9 @@ from harness.contract.registry import Registry
 from harness.contract.span import Span
 from harness.model.build import build_model
 from harness.model.checkpoint import Tensors
+from harness.model.export import disk_tensors
 from harness.model.layers import Parts
-from harness.train.model import disk_tensors, first_model, training_parts, whole_sequence_attention
+from harness.train.model import first_model, training_parts, whole_sequence_attention
 from harness.train.recipe import load_recipe, model_config
 
 
