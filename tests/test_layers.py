@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 DATA = {"errors", "suite", "records", "corpus", "retrieval"}
 CONTRACT = DATA | {"contract"}
 MODEL = CONTRACT | {"model"}
-MEASURE = MODEL | {"measure"}
+COMPILE = CONTRACT | {"compile"}
+MEASURE = MODEL | COMPILE | {"measure"}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -21,6 +22,7 @@ MAY_IMPORT = {
     "retrieval": set(),
     "contract": CONTRACT,
     "model": MODEL,
+    "compile": COMPILE,
     "measure": MEASURE,
     "train": MEASURE | {"train"},
     "check": MODEL | {"check"},
@@ -49,8 +51,14 @@ TORCH_FREE_FILES = {
     "contract/facts.py",
     "contract/options.py",
     "contract/planted.py",
+    "contract/slots.py",
     "contract/registry.py",
     "contract/hookspecs.py",
+    "compile/cache.py",
+    "compile/facts.py",
+    "compile/pool.py",
+    "compile/process.py",
+    "compile/target.py",
     "contract/columns.py",
     "contract/__init__.py",
     "model/presets.py",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from harness.cli import accept, check, compare, doctor, gate, plan, report, run, train
+from harness.cli import accept, check, compare, compile, doctor, gate, plan, report, run, train
 from harness.cli import list as list_command
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
@@ -62,7 +62,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, gate, compare, accept, plan, list_command, doctor, report, check, train):
+    for module in (run, gate, compare, accept, plan, list_command, doctor, report, check, compile, train):
         module.add_parser(commands)
     return parser
 

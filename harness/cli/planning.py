@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.contract.registry import Registry
     from harness.run.former import FormerRuns, Identities
     from harness.run.plan import Plan
+    from harness.suite.load import LoadedSuite
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,20 @@ class Planning:
 
 def plan_from(args: argparse.Namespace) -> Planning:
     """Load the suite with the flags' changes, plan it here, and see what stored runs answer for. Raises UsageError."""
+    from harness.suite.load import Changes, load_suite
+
+    changes = Changes(args.settings, args.checkpoint, args.device, args.threads, args.seed, args.limit)
+    return plan_of(load_suite(args.suite, changes), args)
+
+
+def plan_of(suite: LoadedSuite, args: argparse.Namespace) -> Planning:
+    """Plan a loaded suite here by the flags `plugins`, `only`, `out` and `fresh`. Raises UsageError."""
     from harness.contract.registry import Registry
     from harness.gate.rules import Rules
     from harness.run import machine
     from harness.run.former import FormerRuns, Identities, take_over
     from harness.run.plan import make_plan
-    from harness.suite.load import Changes, load_suite
 
-    changes = Changes(args.settings, args.checkpoint, args.device, args.threads, args.seed, args.limit)
-    suite = load_suite(args.suite, changes)
     if suite.suite.gate is not None:
         Rules.of_suite(suite)  # a gate that cannot be meant is found before the run, not after it
     plugins = list(dict.fromkeys([*suite.plugins, *(absolute(plugin) for plugin in args.plugins)]))
@@ -49,7 +55,7 @@ def plan_from(args: argparse.Namespace) -> Planning:
     plan = make_plan(suite, registry, facts, plugins, args.only, former.seconds())
     identities = Identities(plan, registry)
     if args.fresh:
-        return Planning(plan, registry, identities, FormerRuns([]))
+        return Planning(replace(plan, fresh=True), registry, identities, FormerRuns([]))
     return Planning(take_over(plan, former, identities), registry, identities, former)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from harness.contract.runner import Runner
 from harness.errors import unknown
@@ -20,18 +21,37 @@ from harness.records.record import Metric, Status
 from harness.suite.cell import CellId
 from harness.suite.schema import Workload
 
+T = TypeVar("T")
+
 KINDS = {
     "prefill": "harness.measure.prefill:PrefillMeasurement",
     "decode": "harness.measure.decode:DecodeMeasurement",
     "generate": "harness.measure.generate:GenerateMeasurement",
     "equivalence": "harness.measure.equivalence:EquivalenceMeasurement",
     "accuracy": "harness.measure.accuracy:AccuracyMeasurement",
+    "compile": "harness.measure.compile:CompileMeasurement",
 }
 """Workload kind -> the class that measures it; imported when the first cell of that kind is opened."""
 
 
 def no_progress(fraction: float, text: str) -> None:
     """A listener that ignores what it hears."""
+
+
+class Shared:
+    """What measurements of one worker share because it costs much to make, such as measured ceilings."""
+
+    def __init__(self) -> None:
+        self.ends = ExitStack()
+        """What has to be done when the worker ends."""
+        self._made: dict[type, Any] = {}
+
+    def get(self, kind: type[T], make: Callable[[ExitStack], T]) -> T:
+        """The only object of a kind, made when it is first asked for."""
+        if kind not in self._made:
+            self._made[kind] = make(self.ends)
+        found: T = self._made[kind]
+        return found
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,13 @@ class Bench:
     """Whether a GPU's L2 cache is overwritten before every timed call."""
     own_time: bool = False
     """Whether a CPU's clock leaves out waiting for a processor that other processes had."""
+    threads: int = 1
+    """Processors that this run may use."""
+    plugins: Sequence[str] = ()
+    """Plugin files and modules of this run."""
+    fresh: bool = False
+    """Whether nothing that was found out before may answer."""
+    shared: Shared = field(default_factory=Shared)
 
 
 @dataclass(frozen=True)
@@ -76,6 +103,8 @@ class Measurement(ABC):
 
     timed: ClassVar[bool]
     """False for kinds that have no clock: they do all their work in `finish` and get no warm-up and no turns."""
+    model: ClassVar[bool] = True
+    """False for kinds that need no weights: a table of only such kinds gets workers without a model."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Modules that take long to import: that is part of loading a worker, not of a cell."""
 

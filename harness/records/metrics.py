@@ -78,6 +78,23 @@ METRICS: dict[str, MetricSpec] = {
         MetricSpec("bits_per_byte", "bits/byte", "lower", "mean", "bits/byte",
                    "accuracy: negative log-likelihood of the text in bits over its bytes, one sample a document where "
                    "the mean over documents is lm-eval's figure, else that figure alone."),
+        MetricSpec("registers", "registers", "lower", "max", "most",
+                   "compile: 32-bit registers of a thread, one sample a build. Exact, as all metrics of compile."),
+        MetricSpec("spills", "bytes/thread", "lower", "max", "spills",
+                   "compile: bytes of stack and local memory of a thread (spilled registers, and arrays that found no "
+                   "room in registers), one sample a build."),
+        MetricSpec("shared_memory", "bytes", "lower", "max", "shared",
+                   "compile: bytes of shared memory of a block, one sample a build."),
+        MetricSpec("shared_memory_share", "fraction", "lower", "max", "of limit",
+                   "compile: shared_memory over what the target allows a block, one sample a build."),
+        MetricSpec("operations", "instructions", "lower", "mean", "mean",
+                   "compile: machine instructions, one sample a build."),
+        MetricSpec("matrix_instructions", "fraction", "higher", "mean", "matrix instr.",
+                   "compile: share of the builds with a matrix product whose PTX and machine code have matrix "
+                   "instructions (mma, wgmma or tcgen05)."),
+        MetricSpec("native_matrix_instructions", "fraction", "higher", "mean", "native",
+                   "compile: share of the same builds that have those that only the target runs at full rate: mma on "
+                   "sm_80, wgmma on sm_90, tcgen05 on sm_100."),
         MetricSpec("log_loss", "nats", "lower", "mean", "log loss",
                    "accuracy: -log of the right answer's share among the answers' likelihoods, one sample a document."),
     )

@@ -14,11 +14,18 @@ from harness.records.record import Status
 from harness.records.statistics import STATISTICS, quantile
 from harness.report.collect import Entry, TableData
 
-COORDINATES = ("kind", "length", "batch", "tasks")
+SUBJECT = ("operator", "target", "weight", "tokens")
+"""Workload keys that say what a row is about, besides length and batch."""
+
+COORDINATES = ("kind", *SUBJECT, "length", "batch", "tasks")
 """Workload keys that rows or column headers show anyway."""
 
 BLOCKS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("", (("ttft", "p50"), ("tpot", "p50"), ("output_rate", ""))),
+    ("operators", (("latency_cold", ""), ("latency", ""), ("ceiling_share", ""), ("flop_rate", ""), ("byte_rate", ""),
+                   ("error", ""), ("error_ratio", ""), ("selection_overlap", ""))),
+    ("compiled kernels", (("registers", ""), ("spills", ""), ("shared_memory", ""), ("shared_memory_share", ""),
+                          ("operations", ""), ("matrix_instructions", ""), ("native_matrix_instructions", ""))),
     ("equivalence to the baseline", (("logits_rel_l2", ""), ("kl", "mean"), ("kl", "p99"), ("top1_agreement", ""),
                                      ("first_difference", ""))),
     ("memory", (("cache_bytes_per_token", ""), ("cache_bytes", ""), ("weight_bytes", ""), ("peak_memory", ""),
@@ -28,14 +35,16 @@ BLOCKS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )  # fmt: skip
 """Title of a block, and its (metric, statistics) columns; an empty statistic is the metric's own."""
 
-MAIN = {"prefill": "ttft", "decode": "tpot", "generate": "output_rate", "equivalence": "logits_rel_l2"}
+MAIN = {"prefill": "ttft", "decode": "tpot", "generate": "output_rate", "equivalence": "logits_rel_l2",
+        "op": "latency_cold", "compile": "registers"}  # fmt: skip
 """The metric whose column says how a cell of this kind ended, and is there even when no cell has a number."""
 
 SIZES = ("cache_bytes", "cache_bytes_per_token", "weight_bytes")
 """Exact byte counts: one value in all rows needs no column."""
 
-BARE = ("prompt_rate", "output_rate_per_device", "peak_memory")
-"""Shown as plain numbers: rates that say what a time says, and a peak that is mostly the runtime's own."""
+BARE = ("prompt_rate", "output_rate_per_device", "peak_memory", "ceiling_share", "flop_rate", "byte_rate", "error",
+        "error_ratio", "selection_overlap")  # fmt: skip
+"""Shown as plain numbers: rates that say what a time says, errors, and a peak that is mostly the runtime's own."""
 
 CACHE_OF = ("decode", "generate", "prefill")
 """The kind whose allocated cache is shown: the first that the table has."""
@@ -73,7 +82,7 @@ class MetricColumn:
     @property
     def bare(self) -> bool:
         """True for columns that explain another: no ratio, no spread, no best."""
-        return self.derived or self.kind == "equivalence" or self.metric in BARE
+        return self.derived or self.kind in ("equivalence", "compile") or self.metric in BARE
 
     def shows(self, entry: Entry) -> bool:
         """Whether a record belongs into this column (whether or not it has the metric)."""

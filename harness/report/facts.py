@@ -8,7 +8,7 @@ from typing import Any
 from harness.records.record import Status
 from harness.records.statistics import relative_spread
 from harness.report.collect import Entry, Origin, TableData
-from harness.report.columns import COORDINATES, UNTIMED, varying_keys
+from harness.report.columns import COORDINATES, SUBJECT, UNTIMED, varying_keys
 from harness.report.numbers import number
 from harness.suite.variant import AXES, Variant
 
@@ -42,7 +42,8 @@ def above(table: TableData, everywhere: Iterable[str]) -> list[str]:
 def below(table: TableData) -> list[str]:
     """Where the numbers come from, how sure they are, and what is missing."""
     lines = [f"{label}{_origin_line(table, origin)}" for label, origin in _labelled(table)]
-    lines += [_runs_line(table), _carried_line(table), _software_line(table), *_checked_lines(table)]
+    lines += [_runs_line(table), _carried_line(table), _software_line(table), _compiler_line(table)]
+    lines += _checked_lines(table)
     lines += [_clusters_line(table), _noise_line(table), *_missing(table)]
     return [line for line in lines if line]
 
@@ -69,11 +70,13 @@ def _fixed_axes(table: TableData) -> list[str]:
 def _fixed_shapes(table: TableData) -> list[str]:
     """Length and batch, where a single one leaves nothing to put into a row label."""
     timed = [entry for entry in table.entries if entry.kind not in UNTIMED]
-    shapes = {
+    shapes: dict[str, set[Any]] = {
+        **{key: {entry.record.workload.get(key) for entry in table.entries} for key in SUBJECT},
         "length": {entry.record.workload.get("length") for entry in table.entries},
         "batch": {entry.record.workload.get("batch") for entry in timed},
     }
-    return [f"{key} {value:,}" for key, values in shapes.items() if len(values) == 1 and (value := values.pop())]
+    fixed = {key: value for key, values in shapes.items() if len(values) == 1 and (value := values.pop())}
+    return [f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in fixed.items()]
 
 
 def _fixed_workload_keys(table: TableData) -> dict[str, str]:
@@ -148,6 +151,14 @@ def _software_line(table: TableData) -> str:
         for name in names
     }
     return ", ".join(f"{name} {'/'.join(filter(None, values))}" for name, values in found.items() if any(values))
+
+
+def _compiler_line(table: TableData) -> str:
+    """Who compiled kernels, and to which PTX."""
+    contexts = [entry.record.context for entry in table.entries if entry.record.context.get("compiler")]
+    who = ", ".join(dict.fromkeys(str(context["compiler"]) for context in contexts))
+    versions = dict.fromkeys(version for context in contexts for version in context.get("ptx_versions", ()))
+    return f"compiled by {who} to PTX {', '.join(versions)}; one figure a build, the highest is shown" if who else ""
 
 
 def _checked_lines(table: TableData) -> list[str]:

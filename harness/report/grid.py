@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.report import numbers
 from harness.report.celltext import NOTHING, MetricText, Notes, Shown, TextColumn
 from harness.report.collect import Entry, TableData
-from harness.report.columns import Block, blocks_of
+from harness.report.columns import SUBJECT, Block, blocks_of
 from harness.report.rows import RowKey, Rows, without_twins
 
 
@@ -81,12 +81,18 @@ def labels(table: TableData, rows: Sequence[RowKey]) -> list[TextColumn]:
     """What differs between rows: run, length, batch, then the axes that tell the variants apart."""
     texts = {
         "run": [chr(ord("A") + table.origins.index(row.origin)) for row in rows],
+        **{key: [_named(row.subject[place]) for row in rows] for place, key in enumerate(SUBJECT)},
         "length": [NOTHING if row.length is None else f"{row.length:,}" for row in rows],
         "batch": [NOTHING if row.batch is None else f"{row.batch:,}" for row in rows],
     }
     texts = {name: column for name, column in texts.items() if len(set(column)) > 1}
-    texts |= {axis: [getattr(row.variant, axis) for row in rows] for axis in table.axes or ["engine"]}
+    axes = table.axes or ([] if texts else ["engine"])
+    texts |= {axis: [getattr(row.variant, axis) for row in rows] for axis in axes}
     return [TextColumn(name, "", [Shown((text,)) for text in column]) for name, column in texts.items()]
+
+
+def _named(value: str | int | None) -> str:
+    return NOTHING if value is None else f"{value:,}" if isinstance(value, int) else value
 
 
 def answered(columns: Sequence[TextColumn], groups: Sequence[Sequence[int]]) -> list[list[int]]:

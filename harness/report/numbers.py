@@ -14,7 +14,7 @@ STEPS = {
 }
 """Stored unit -> (shown unit, its size in stored units, from which typical value on it is used)."""
 
-COUNTED = ("tokens", "B", "B/token")
+COUNTED = ("tokens", "B", "B/token", "B/thread", "registers")
 """Shown units of things that are counted, not measured."""
 
 UNCERTAIN = "±?"

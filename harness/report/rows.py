@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.collect import Entry, Origin, TableData
-from harness.report.columns import UNTIMED, MetricColumn, statistics_of
+from harness.report.columns import SUBJECT, UNTIMED, MetricColumn, statistics_of
 from harness.suite.variant import Variant
+
+Subject = tuple[str | int | None, ...]
+"""Values of the workload keys in `SUBJECT`."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +18,15 @@ class RowKey:
     """What a row stands for."""
 
     origin: Origin
+    subject: Subject
     length: int | None
     batch: int | None
     variant: Variant
 
     @property
-    def group(self) -> tuple[Origin, int | None, int | None]:
+    def group(self) -> tuple[Origin, Subject, int | None, int | None]:
         """Rows of one group answer the same question and are compared with each other."""
-        return self.origin, self.length, self.batch
+        return self.origin, self.subject, self.length, self.batch
 
 
 def row_keys(table: TableData) -> list[RowKey]:
@@ -31,16 +35,18 @@ def row_keys(table: TableData) -> list[RowKey]:
     for entry in table.entries:
         if entry.kind not in UNTIMED:
             shapes.setdefault((entry.origin, _length(entry)), set()).add(_batch(entry))
+    subjects = list(dict.fromkeys(_subject(entry) for entry in table.entries))
     keys = {
-        RowKey(entry.origin, _length(entry), batch, entry.record.variant)
+        RowKey(entry.origin, _subject(entry), _length(entry), batch, entry.record.variant)
         for entry in table.entries
         for batch in (
             [_batch(entry)] if entry.kind not in UNTIMED else shapes.get((entry.origin, _length(entry)), [None])
         )
     }
 
-    def place(key: RowKey) -> tuple[int, int, int, int]:
-        return table.origins.index(key.origin), key.length or 0, key.batch or 0, table.variants.index(key.variant)
+    def place(key: RowKey) -> tuple[int, ...]:
+        where = table.origins.index(key.origin), subjects.index(key.subject)
+        return *where, key.length or 0, key.batch or 0, table.variants.index(key.variant)
 
     return sorted(keys, key=place)
 
@@ -51,13 +57,14 @@ class Rows:
     def __init__(self, table: TableData) -> None:
         self.table = table
         self.keys = row_keys(table)
-        self._entries: dict[tuple[Origin, int | None, Variant], list[Entry]] = {}
+        self._entries: dict[tuple[Origin, Subject, int | None, Variant], list[Entry]] = {}
         for entry in table.entries:
-            self._entries.setdefault((entry.origin, _length(entry), entry.record.variant), []).append(entry)
+            place = entry.origin, _subject(entry), _length(entry), entry.record.variant
+            self._entries.setdefault(place, []).append(entry)
 
     def records(self, row: RowKey) -> list[Entry]:
         """All records of a row, of every kind."""
-        entries = self._entries.get((row.origin, row.length, row.variant), [])
+        entries = self._entries.get((row.origin, row.subject, row.length, row.variant), [])
         return [entry for entry in entries if entry.kind in UNTIMED or _batch(entry) == row.batch]
 
     def entries(self, column: MetricColumn) -> list[Entry | None]:
@@ -72,7 +79,7 @@ class Rows:
     @property
     def groups(self) -> list[list[int]]:
         """Positions of the rows that are compared with each other."""
-        groups: dict[tuple[Origin, int | None, int | None], list[int]] = {}
+        groups: dict[tuple[Origin, Subject, int | None, int | None], list[int]] = {}
         for index, row in enumerate(self.keys):
             groups.setdefault(row.group, []).append(index)
         return list(groups.values())
@@ -90,6 +97,10 @@ def without_twins(columns: Sequence[MetricColumn], rows: Rows) -> list[MetricCol
 
 def _agree(one: Sequence[float | None], other: Sequence[float | None]) -> bool:
     return all(a == b for a, b in zip(one, other, strict=True) if a is not None and b is not None)
+
+
+def _subject(entry: Entry) -> Subject:
+    return tuple(entry.record.workload.get(key) for key in SUBJECT)
 
 
 def _length(entry: Entry) -> int | None:

@@ -15,7 +15,21 @@ from harness.report.grid import plugin_value
 from harness.report.numbers import standard_error
 from harness.suite.variant import AXES
 
-WORKLOAD_KEYS = ("kind", "tasks", "length", "batch", "steps", "new_tokens", "context", "chunk", "limit")
+WORKLOAD_KEYS = (
+    "kind",
+    "tasks",
+    "operator",
+    "target",
+    "weight",
+    "tokens",
+    "length",
+    "batch",
+    "steps",
+    "new_tokens",
+    "context",
+    "chunk",
+    "limit",
+)
 
 FIELDS = (
     "suite", "table", "run", "checkpoint", "checkpoint_sha256", "machine", "device", "threads", "cell", *AXES,

@@ -13,7 +13,7 @@ from functools import lru_cache
 from harness.contract.config import ModelConfig
 from harness.contract.facts import MachineFacts
 from harness.model.parameters import disk_shapes
-from harness.suite.schema import Accuracy, Decode, Equivalence, Generate, Prefill, Sampling, Workload
+from harness.suite.schema import Accuracy, Compile, Decode, Equivalence, Generate, Op, Prefill, Sampling, Workload
 from harness.suite.variant import Variant
 
 BASE_BYTES = 500 * 2**20
@@ -29,6 +29,8 @@ CALL_SECONDS_PER_LAYER = 2e-3
 BYTES_PER_SECOND_LOADED = 200e6
 CHUNK_TOKENS = 1024
 """Query chunk that engines are assumed to work in; attention scores exist for one chunk at a time."""
+COMPILE_SECONDS = 10.0
+"""Compiling one operator for one target, when nothing is cached."""
 TOKENS_PER_DOCUMENT = 512
 DOCUMENTS = 100
 """Documents of an accuracy task whose number the suite does not limit."""
@@ -81,6 +83,10 @@ class Work:
 
 def work_of(workload: Workload) -> Work:
     """The work of one repetition (untimed kinds: of the whole cell)."""
+    if isinstance(workload, Compile):
+        return Work(0, 0, 0, 0)
+    if isinstance(workload, Op):
+        return _operator_work(workload)
     length = workload.length if isinstance(workload.length, int) else TOKENS_PER_DOCUMENT
     batch = workload.batch if isinstance(workload.batch, int) else 1
     match workload:
@@ -96,16 +102,30 @@ def work_of(workload: Workload) -> Work:
             return Work((workload.limit or DOCUMENTS) * 2, length, 0, length)
 
 
+def _operator_work(workload: Op) -> Work:
+    tokens, batch = (value if isinstance(value, int) else 1 for value in (workload.tokens, workload.batch))
+    return Work(batch, tokens, 0, workload.length if isinstance(workload.length, int) else tokens)
+
+
+def needs_model(workload: Workload) -> bool:
+    """Whether a worker has to hold weights before it can do this."""
+    return not isinstance(workload, Op | Compile)
+
+
 def seconds_of(workload: Workload, variant: Variant, config: ModelConfig, sampling: Sampling, rates: Rates) -> float:
     """Estimated seconds of one cell, all its processes: set-up, warm-up, turns and check, without starting workers.
 
     Where precision decides how many rounds there are, half of the time budget is assumed.
     """
+    if isinstance(workload, Compile):
+        return COMPILE_SECONDS
     work = work_of(workload)
     once = _prompt_seconds(work, variant, config, rates) + work.steps * _step_seconds(work, variant, config, rates)
     if isinstance(workload, Accuracy | Equivalence):
         return CELL_SECONDS + once
     setup = Work(work.batch, work.context, 0, work.context)
+    if isinstance(workload, Op):
+        return sampling.processes * CELL_SECONDS * (1 + CHECKS) + _timed_seconds(once, sampling)
     filled = isinstance(workload, Decode) and workload.context != "synthetic"
     opening = CELL_SECONDS + (_prompt_seconds(setup, variant, config, rates) if filled else 0.0)
     return sampling.processes * (opening + once * (sampling.warmup + CHECKS)) + _timed_seconds(once, sampling)
@@ -117,8 +137,10 @@ def _timed_seconds(once: float, sampling: Sampling) -> float:
     return max(least, min(most, sampling.budget / 2))
 
 
-def load_seconds(variant: Variant, config: ModelConfig) -> float:
-    """Estimated seconds until a fresh worker is ready."""
+def load_seconds(variant: Variant, config: ModelConfig, model: bool = True) -> float:
+    """Estimated seconds until a fresh worker is ready, with or without a `model`."""
+    if not model:
+        return START_SECONDS
     return START_SECONDS + parameters(config).total * BYTES.get(variant.precision, 4) / BYTES_PER_SECOND_LOADED
 
 
@@ -182,7 +204,7 @@ def memory_of(workload: Workload, variant: Variant, config: ModelConfig) -> Memo
     """Estimated memory of a worker while the workload is open: a lower bound for outside engines."""
     work = work_of(workload)
     sequences = 1 if isinstance(workload, Accuracy) else work.batch
-    weights = parameters(config).total * BYTES.get(variant.precision, 4)
+    weights = parameters(config).total * BYTES.get(variant.precision, 4) if needs_model(workload) else 0
     resting = BASE_BYTES + weights + sequences * work.context * cache_bytes_per_token(variant, config)
     chunk = min(max(work.prompt, 1), CHUNK_TOKENS)
     scores = sequences * config.num_attention_heads * chunk * work.context * 4

@@ -27,7 +27,7 @@ from harness.records.store import RunFolder
 from harness.run.identity import checkpoint_identity, fingerprint
 from harness.run.plan import Plan, PlannedCell, PlannedTable
 from harness.run.sources import variant_digest
-from harness.suite.reference import CHECKED
+from harness.suite.reference import TIMED
 from harness.suite.variant import Variant
 
 TIMES_OF = 5
@@ -122,7 +122,7 @@ class Identities:
     def _settings(self, table: PlannedTable, planned: PlannedCell) -> str:
         """Threads and seed; sampling where there is a clock; the content of a task file."""
         kind = planned.cell.workload["kind"]
-        sampling = msgspec.to_builtins(table.sampling) if kind in CHECKED else {}
+        sampling = msgspec.to_builtins(table.sampling) if kind in TIMED else {}
         task = Path(str(planned.cell.workload.get("tasks", "")))
         return _digest(
             {

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.compile.target import TARGETS
 from harness.contract.config import ModelConfig
 from harness.contract.facts import MachineFacts
 from harness.contract.options import Query
 from harness.contract.registry import Registry
-from harness.errors import UsageError
+from harness.contract.slots import CEILINGS, OPERATORS, WEIGHTS
+from harness.errors import UsageError, unknown
 from harness.model.presets import resolve
 from harness.run import estimate
 from harness.suite.cell import CellId
 from harness.suite.expand import ConcreteWorkload, ExpandedTable, expand
 from harness.suite.load import LoadedSuite
-from harness.suite.reference import CHECKED, reference_of
+from harness.suite.reference import TIMED, reference_of
 from harness.suite.schema import Sampling
 from harness.suite.variant import Variant, differing_axes
 
@@ -51,7 +53,7 @@ class PlannedCell:
     @property
     def is_timed(self) -> bool:
         """Whether its kind has a clock, and so rounds and processes."""
-        return self.cell.workload["kind"] in CHECKED
+        return self.cell.workload["kind"] in TIMED
 
     @property
     def measured(self) -> bool:
@@ -104,6 +106,16 @@ class PlannedTable:
         return reference_of(cell, candidates, self.table.baseline)
 
     @property
+    def needs_model(self) -> bool:
+        """Whether its workers hold weights."""
+        return _needs_model(self.table)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether its workers compile kernels, and so must not interpret them."""
+        return _kinds(self.table) == {"compile"}
+
+    @property
     def variants(self) -> list[Variant]:
         """Variants that a worker is asked for."""
         running = {planned.cell.variant for planned in self.working}
@@ -142,6 +154,8 @@ class Plan:
     plugins: list[str]
     """Plugin files and modules that workers load as well."""
     tables: list[PlannedTable]
+    fresh: bool = False
+    """Whether nothing that was found out before may answer."""
 
     @property
     def cells(self) -> list[PlannedCell]:
@@ -176,6 +190,8 @@ def make_plan(
     threads = suite.suite.threads or facts.cpu_count
     planner = _Planner(registry, facts, estimate.rates_of(facts, threads), former_seconds or {})
     tables = [(table, resolve(table.checkpoint, table.place)) for table in expand(suite, registry, only)]
+    for table, _ in tables:
+        _refuse_unknown(table)
     _refuse_too_long(tables)
     return Plan(suite, facts, threads, suite.suite.seed, list(plugins), [planner.plan(*table) for table in tables])
 
@@ -199,7 +215,7 @@ class _Planner:
             for variant in table.variants
         ]
         memory = {variant: _largest(table, variant, config) for variant in table.variants}
-        loading = {variant: estimate.load_seconds(variant, config) for variant in table.variants}
+        loading = {one: estimate.load_seconds(one, config, _needs_model(table)) for one in table.variants}
         return PlannedTable(table, config, cells, memory, loading)
 
     def _cell(
@@ -218,7 +234,7 @@ class _Planner:
 
     def _never_timed(self, workload: ConcreteWorkload, variant: Variant) -> list[str]:
         """Oracles answer what is right, never how fast."""
-        if workload.fields["kind"] not in CHECKED:
+        if workload.fields["kind"] not in TIMED:
             return []
         oracles = [(axis, name) for axis, name in variant.items() if self.registry.option(axis, name).reference_only]
         return [f"{axis} {name} is a reference and is never timed" for axis, name in oracles]
@@ -242,6 +258,36 @@ def _too_long(workload: ConcreteWorkload, config: ModelConfig, checkpoint: str) 
         return []
     what = f"{workload.fields['kind']} of length {workload.fields.get('length')} needs {needed} positions"
     return [f"{what}; allowed: at most {allowed}, the max_position_embeddings of {Path(checkpoint).name!r}"]
+
+
+def _needs_model(table: ExpandedTable) -> bool:
+    return any(estimate.needs_model(workload.workload) for workload in table.workloads)
+
+
+def _kinds(table: ExpandedTable) -> set[str]:
+    return {workload.fields["kind"] for workload in table.workloads}
+
+
+KNOWN = {
+    ("op", "operator"): (*OPERATORS, *CEILINGS),
+    ("op", "weight"): WEIGHTS,
+    ("compile", "operator"): OPERATORS,
+    ("compile", "target"): tuple(TARGETS),
+}
+"""(Kind, key) of a workload -> the names that there are."""
+
+
+def _refuse_unknown(table: ExpandedTable) -> None:
+    """Names of operators, targets and weights that nobody has, and tables that both compile and measure."""
+    for workload in table.workloads:
+        for key, given in workload.fields.items():
+            known = KNOWN.get((workload.fields["kind"], key), (given,))
+            if given not in known:
+                raise unknown(key, given, known, workload.place)
+    if "compile" in (kinds := _kinds(table)) and len(kinds) > 1:
+        others = ", ".join(sorted(kinds - {"compile"}))
+        raise UsageError(f"tables.{table.name}: a table either compiles or measures; this one has {others} as well",
+                         table.workloads[0].place)  # fmt: skip
 
 
 def _refuse_too_long(tables: Sequence[tuple[ExpandedTable, ModelConfig]]) -> None:

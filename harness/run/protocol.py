@@ -57,6 +57,10 @@ class Load(Message, frozen=True):
     """The checkout (or site-packages) that both packages have to come from."""
     planted: Planted | None = None
     """A defect to put into this variant on purpose: the gate's controls and its self-test."""
+    model: bool = True
+    """False when no cell of the table needs weights: then none are loaded."""
+    fresh: bool = False
+    """Whether nothing that was found out before may answer, such as cached facts of kernels."""
 
 
 class Open(Message, frozen=True):

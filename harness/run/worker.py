@@ -98,9 +98,12 @@ class Worker:
 
         from harness.contract.registry import Registry
         from harness.contract.runner import EngineRequest
+        from harness.measure.measurement import Shared
+        from harness.measure.no_model import without_model
         from harness.model.presets import resolve
 
         self.setup = request
+        self.shared = Shared()
         random.seed(request.seed)
         torch.manual_seed(request.seed)
         torch.set_num_threads(request.threads)
@@ -108,7 +111,8 @@ class Worker:
         self.hooks = registry.manager
         self.parts = registry.load(request.variant)
         config = resolve(request.checkpoint)
-        build = registry.option("engine", request.variant.engine).load()
+        engine = registry.option("engine", request.variant.engine)
+        build = engine.load() if request.model else without_model
         self.runner = build(
             EngineRequest(request.checkpoint, config, request.variant, self.parts, request.device, request.seed)
         )
@@ -138,6 +142,10 @@ class Worker:
             progress=lambda fraction, text: self.channel.send(protocol.Progress(fraction, text)),
             flush_l2=request.flush_l2,
             own_time=request.own_time,
+            threads=self.setup.threads,
+            plugins=self.setup.plugins,
+            fresh=self.setup.fresh,
+            shared=self.shared,
         )
         measurement = open_measurement(request.workload, bench, request.cell)
         for manager in self.hooks.hook.harness_wrap_cell(cell=request.cell):

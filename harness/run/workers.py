@@ -106,4 +106,6 @@ class Workers:
             plugins=self.plan.plugins,
             folder=str(self.scratch),
             root=str(package_root()),
+            model=self.table.needs_model,
+            fresh=self.plan.fresh,
         )

@@ -15,8 +15,12 @@ from harness.suite.load import LoadedSuite
 from harness.suite.schema import Choice, Choices, Sampling, Table, Workload
 from harness.suite.variant import AXES, Variant
 
-EXPANDED_KEYS = ("tasks", "length", "batch")
+EXPANDED_KEYS = ("tasks", "operator", "target", "weight", "tokens", "length", "batch")
 """Workload keys that may be lists, the slowest changing first."""
+
+
+PLACES = ("length", "operator")
+"""Keys that say best where a workload is written: the first that it has."""
 
 
 class Names(Protocol):
@@ -31,7 +35,7 @@ class Names(Protocol):
 
 @dataclass(frozen=True)
 class ConcreteWorkload:
-    """One length, one batch size, one task; `place` is where the suite gives its length."""
+    """One length, one batch size, one task, one operator; `place` is where the suite gives its length or operator."""
 
     workload: Workload
     place: str
@@ -144,8 +148,9 @@ def _workloads(table: Table, loaded: LoadedSuite, path: tuple[str | int, ...]) -
     unique: dict[bytes, ConcreteWorkload] = {}
     for position, workload in enumerate(table.workloads):
         for chosen in _combinations(workload):
-            entry = _as_list(workload.length).index(chosen["length"]) if "length" in chosen else 0
-            place = loaded.where(*path, position, "length", entry)
+            key = next((key for key in PLACES if key in chosen), "kind")
+            entry = _as_list(getattr(workload, key)).index(chosen[key]) if key in chosen else 0
+            place = loaded.where(*path, position, key, entry)
             one = ConcreteWorkload(msgspec.structs.replace(workload, **chosen), place)
             unique.setdefault(msgspec.json.encode(one.fields), one)
     return list(unique.values())

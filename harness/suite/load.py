@@ -57,8 +57,11 @@ class LoadedSuite:
 
 def load_suite(path: Path | str, changes: Changes | None = None) -> LoadedSuite:
     """Read, change and check a suite. Raises UsageError naming file, line and key (or the flag) of what is wrong."""
-    file = Path(path)
-    document = read_document(file)
+    return suite_of(read_document(Path(path)), Path(path), changes)
+
+
+def suite_of(document: Document, file: Path, changes: Changes | None = None) -> LoadedSuite:
+    """The suite that a document holds; `file` names it, and paths in it are relative to its folder."""
     _apply(document, changes or Changes())
     convert(document, Suite)
     _inherit_sampling(document)

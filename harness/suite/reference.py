@@ -11,7 +11,10 @@ from harness.suite.cell import CellId
 from harness.suite.variant import Variant
 
 CHECKED = ("prefill", "decode", "generate")
-"""Workload kinds whose answer is checked after timing."""
+"""Workload kinds whose answer is checked after timing, against that of another cell."""
+
+TIMED = (*CHECKED, "op")
+"""Workload kinds that have a clock, and so rounds and processes."""
 
 
 def reference_of(cell: CellId, cells: Sequence[CellId], baseline: Variant) -> CellId | None:
@@ -20,7 +23,7 @@ def reference_of(cell: CellId, cells: Sequence[CellId], baseline: Variant) -> Ce
     Checked kinds: the baseline when it has the same selector, else the first cell of that selector, because a
     sparse selector is a different function of the weights. `equivalence`: the baseline, whatever its selector and
     whether or not it can run, because how far a variant strays from it is the question. None for a reference
-    itself and for `accuracy`.
+    itself and for all other kinds.
     """
     kind = cell.workload["kind"]
     if kind == "equivalence":

@@ -99,7 +99,35 @@ class Equivalence(Strict, frozen=True, tag_field="kind", tag="equivalence"):
     new_tokens: Count = 32
 
 
-Workload: TypeAlias = Prefill | Decode | Generate | Accuracy | Equivalence
+class Op(Strict, frozen=True, tag_field="kind", tag="op"):
+    """One operator alone, at the dimensions of the table's checkpoint: right, how fast, and what share of a ceiling.
+
+    `batch` sequences bring `tokens` new tokens each and see `length` keys, the new ones included. Besides the slots of
+    the operator table there are `copy` and `linear`: torch's own large copy and matrix product, which say what is high.
+    """
+
+    operator: Names
+    length: Lengths | None = None
+    """None: nothing came before the new tokens."""
+    tokens: Lengths = 1
+    batch: Lengths = 1
+    weight: Names | None = None
+    """Matrix of a layer that a product is with, such as `gate_proj`: for `linear` and `fp8_gemm`."""
+
+
+class Compile(Strict, frozen=True, tag_field="kind", tag="compile"):
+    """The variant's kernels compiled ahead of time: registers, spills, shared memory, matrix instructions.
+
+    Needs no device. A table either compiles or measures.
+    """
+
+    target: Names
+    """Such as `sm_90`."""
+    operator: Names | None = None
+    """One cell for each of these slots of the operator table; None makes one cell of all."""
+
+
+Workload: TypeAlias = Prefill | Decode | Generate | Accuracy | Equivalence | Op | Compile
 
 
 Percent = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
@@ -139,11 +167,22 @@ class Sampling(Strict, frozen=True):
         return self.restarts + 1
 
 
-Kind = Literal["prefill", "decode", "generate", "accuracy", "equivalence"]
+Kind = Literal["prefill", "decode", "generate", "accuracy", "equivalence", "op", "compile"]
 Unlike = Literal[
-    "machine", "checkpoint", "inputs", "engine", "form", "selector", "precision", "cache", "kernels", "decoding"
+    "machine",
+    "checkpoint",
+    "inputs",
+    "compiler",
+    "engine",
+    "form",
+    "selector",
+    "precision",
+    "cache",
+    "kernels",
+    "decoding",
 ]
-"""What two sides may differ in: machine and threads, weights, real tokens and texts, or the option on an axis."""
+"""What two sides may differ in: machine and threads, weights, real tokens and texts, who compiled kernels, or the
+option on an axis."""
 
 
 class Options(Strict, frozen=True):

@@ -58,7 +58,7 @@ def test_a_tables_sampling_overrides_the_suites_key_by_key(tmp_path: Path) -> No
         (
             lambda d: workload(d).update(kind="prefil"),
             "prefil",
-            ["unknown tables.first.workloads.0.kind 'prefil'", "did you mean 'prefill'?", "accuracy, decode"],
+            ["unknown tables.first.workloads.0.kind 'prefil'", "did you mean 'prefill'?", "accuracy, compile, decode"],
         ),
         (
             lambda d: workload(d).update(context="txt"),
