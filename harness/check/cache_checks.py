@@ -12,10 +12,11 @@ from harness.check.tolerances import CACHES, Tolerance
 from harness.check.verdict import require, require_close
 from harness.contract.cache import CacheFormat, LayerCache, NewKeys, expand, storage_bytes
 from harness.contract.config import ModelConfig
+from harness.contract.operators import reference_operators
 from harness.contract.precision import Precision
 from harness.contract.span import Span
 
-ADDED = {"index_key": 12}
+ADDED = {"index_key": 16}
 """A field as a selector adds it."""
 
 BATCH, LENGTH = 2, 12
@@ -95,7 +96,7 @@ def reads_back_what_was_written(cache: CacheFormat, config: ModelConfig, precisi
     stored = cache.stored(config, precision.dtype, ADDED)
     heads, latent = config.num_attention_heads, config.kv_lora_rank
     bench = Bench(
-        cache.new_layer(stored, BATCH, LENGTH, device),
+        cache.new_layer(stored, BATCH, LENGTH, device, reference_operators()),
         normal(heads, config.qk_nope_head_dim, latent),
         normal(heads, config.v_head_dim, latent),
         CACHES["lossy" if cache.is_lossy(config, precision.dtype) else precision.name],
@@ -112,7 +113,7 @@ def reads_back_what_was_written(cache: CacheFormat, config: ModelConfig, precisi
 def layer_bytes_are_declared(cache: CacheFormat, config: ModelConfig, precision: Precision, device: str) -> None:
     """A layer takes bytes_per_token for each of its rows, as known before anything is allocated."""
     stored = cache.stored(config, precision.dtype, ADDED)
-    layer = cache.new_layer(stored, 3, 8, device)
+    layer = cache.new_layer(stored, 3, 8, device, reference_operators())
     declared = cache.bytes_per_token(config, precision.dtype, ADDED) * 3 * 8
     require(layer.bytes == declared, f"3 x 8 rows take {layer.bytes} bytes, declared {declared}")
     known = storage_bytes(stored, 3, 8)

@@ -8,7 +8,7 @@ values of every head, or packed and quantised. Storage is preallocated, written 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from harness.contract.config import ModelConfig
+from harness.contract.operators import Operators
 from harness.contract.span import Span
+from harness.contract.synthetic import INDEX_KEY
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ class Keys(ABC):
     @abstractmethod
     def field(self, name: str, end: int) -> Tensor:
         """[B, end, width]: a field that the selector added, such as `index_key`."""
+
+    def packed_rows(self, end: int) -> Tensor | None:
+        """uint8 [B, end, P]: latent rows as `PackLatents` packs them, where they are stored so; else None.
+
+        A form may read them through the slots of `Operators.fused` that take them, instead of `latent_rows`.
+        """
+        return None
+
+    def index_scores(self, ops: Operators, q_BTGI: Tensor, weights_BTG: Tensor, span: Span) -> Tensor:
+        """As `IndexScores`, over the stored index keys in whatever format they have."""
+        return ops.index_scores(q_BTGI, weights_BTG, self.field(INDEX_KEY, span.end), span)
 
 
 class NewKeys(Keys):
@@ -134,8 +147,14 @@ class CacheFormat(ABC):
         """The stored fields of one layer. `dtype` is the precision's; `added` the selector's fields and widths."""
 
     @abstractmethod
-    def new_layer(self, stored: Sequence[CacheField], batch: int, max_len: int, device: str) -> LayerCache:
-        """Empty storage for one layer."""
+    def new_layer(
+        self, stored: Sequence[CacheField], batch: int, max_len: int, device: str, ops: Operators
+    ) -> LayerCache:
+        """Empty storage for one layer; formats that convert what they store do it through `ops`."""
+
+    def slots(self, added: Mapping[str, int]) -> Collection[str]:
+        """FP8 slots that are called for it, those of the attention over it included (see `Operators.resolved`)."""
+        return ()
 
     def is_lossy(self, config: ModelConfig, dtype: torch.dtype) -> bool:
         """Whether rows of `dtype` come back rounded: some stored field has another dtype."""

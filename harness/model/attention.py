@@ -47,7 +47,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, parts: Parts) -> None:
         super().__init__()
         self.config, self.parts = config, parts
-        linear, hidden, heads = parts.precision.linear, config.hidden_size, config.num_attention_heads
+        linear, hidden, heads = parts.linear, config.hidden_size, config.num_attention_heads
         queries = heads * config.qk_head_dim
         if config.q_lora_rank is None:
             self.q_proj = linear(hidden, queries)

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.contract.config import ModelConfig
+from harness.contract.fp8_tensors import BlockScaled
+from harness.contract.precision import StoredWeight
 from harness.errors import UsageError, unknown
 from harness.model.parameters import Shape, disk_shapes, ignored, stacks
 from harness.model.random_weights import random_tensor
@@ -40,6 +42,10 @@ class Tensors(ABC):
     @abstractmethod
     def get(self, name: str) -> Tensor:
         """One tensor on the CPU in a plain floating-point format; FP8 weights are dequantised to float32."""
+
+    def stored(self, name: str) -> StoredWeight:
+        """One tensor on the CPU as it is stored: FP8 weights with their scales."""
+        return self.get(name)
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor), one at a time."""
@@ -95,12 +101,17 @@ class DirectoryTensors(Tensors):
 
     def get(self, name: str) -> Tensor:
         """See `Tensors.get`."""
+        weight = self.stored(name)
+        return weight.dense() if isinstance(weight, BlockScaled) else weight
+
+    def stored(self, name: str) -> StoredWeight:
+        """See `Tensors.stored`."""
         stored = self._stored[name]
         tensor = self._read(stored)
         if stored.kind != FP8:
             return tensor
         assert self.config.fp8_block is not None
-        return dequantise(tensor, self._read(self._stored[name + SCALE]), self.config.fp8_block)
+        return BlockScaled(tensor, self._read(self._stored[name + SCALE]), self.config.fp8_block)
 
     def _read(self, stored: Stored) -> Tensor:
         handle = self._handles[stored.file]
@@ -153,13 +164,6 @@ class DirectoryTensors(Tensors):
         if scale.shape != blocks:
             return f"{scale.file.name}: {name}{SCALE} has shape {list(scale.shape)}, expected {list(blocks)}"
         return None
-
-
-def dequantise(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
-    """FP8 weight [O, I] times its scale per block [O / block, I / block], in float32 (DeepSeek-V3 README_WEIGHTS)."""
-    rows, columns = weight.shape
-    scale = scale.float().repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :columns]
-    return weight.float() * scale
 
 
 def _files(directory: Path) -> list[Path]:

@@ -25,7 +25,7 @@ class Indexer(nn.Module):
         super().__init__()
         self.heads, self.width = config.index_n_heads, config.index_head_dim
         self.rope, self.interleaved = config.qk_rope_head_dim, config.indexer_rope_interleave
-        linear = parts.precision.linear
+        linear = parts.linear
         self.wq_b = linear(config.q_lora_rank or config.hidden_size, self.heads * self.width)
         self.wk = linear(config.hidden_size, self.width)
         self.k_norm = KeyNorm(self.width, parts)

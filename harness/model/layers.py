@@ -24,6 +24,10 @@ class Parts:
     cache: CacheFormat
     ops: Operators
 
+    def linear(self, in_features: int, out_features: int, bias: bool = False) -> nn.Module:
+        """An empty layer of the precision, computing through the kernels (see `Precision.linear`)."""
+        return self.precision.linear(in_features, out_features, bias, ops=self.ops)
+
 
 def wide_parameter(shape: tuple[int, ...], parts: Parts) -> nn.Parameter:
     """An empty parameter on the meta device that stays in FP32 (FP64 in the oracle) in every precision."""
@@ -53,7 +57,7 @@ class Mlp(nn.Module):
 
     def __init__(self, config: ModelConfig, intermediate: int, parts: Parts) -> None:
         super().__init__()
-        linear = parts.precision.linear
+        linear = parts.linear
         self.gate_proj = linear(config.hidden_size, intermediate)
         self.up_proj = linear(config.hidden_size, intermediate)
         self.down_proj = linear(intermediate, config.hidden_size)

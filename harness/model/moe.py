@@ -74,30 +74,14 @@ class Router(nn.Module):
         return grouped_MGE.masked_fill(~kept_MG[..., None], -torch.inf).flatten(1)
 
 
-class Experts(nn.Module):
-    """The routed experts of a layer, stacked for grouped products; gate rows stand before up rows."""
-
-    def __init__(self, config: ModelConfig, parts: Parts) -> None:
-        super().__init__()
-        experts, width, hidden = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
-        dtype = parts.precision.dtype
-        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden, dtype=dtype, device="meta"))
-        self.down_proj = nn.Parameter(torch.empty(experts, hidden, width, dtype=dtype, device="meta"))
-        self.ops = parts.ops
-
-    def forward(self, x_MD: Tensor, routing: Routing) -> Tensor:
-        """[M, D] -> [M, D]."""
-        weights_MA = routing.weights_MA
-        return self.ops.grouped_experts(x_MD, routing.experts_MA, weights_MA, self.gate_up_proj, self.down_proj)
-
-
 class Moe(nn.Module):
     """Routed experts plus shared experts that every token passes."""
 
     def __init__(self, config: ModelConfig, parts: Parts) -> None:
         super().__init__()
         self.gate = Router(config, parts)
-        self.experts = Experts(config, parts)
+        sizes = (config.n_routed_experts, config.hidden_size, config.moe_intermediate_size)
+        self.experts = parts.precision.experts(*sizes, parts.ops)
         shared = config.moe_intermediate_size * config.n_shared_experts
         self.shared_experts = Mlp(config, shared, parts) if shared else None
 
@@ -111,5 +95,6 @@ class Moe(nn.Module):
 
     def combine(self, x_BTD: Tensor, routing: Routing) -> Tensor:
         """The experts' weighted outputs under a given routing, plus the shared experts'."""
-        routed_BTD = self.experts(x_BTD.flatten(0, 1), routing).view_as(x_BTD)
+        routed_MD = self.experts(x_BTD.flatten(0, 1), routing.experts_MA, routing.weights_MA)
+        routed_BTD = routed_MD.view_as(x_BTD)
         return routed_BTD if self.shared_experts is None else routed_BTD + self.shared_experts(x_BTD)

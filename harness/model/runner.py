@@ -99,7 +99,12 @@ class NativeRunner(Runner):
 
     def resolved(self) -> dict[str, str]:
         """See `Runner.resolved`."""
-        return self.model.parts.ops.resolved()
+        parts = self.model.parts
+        added = parts.selector.cache_fields(self.config)
+        used = {*parts.precision.slots, *parts.cache.slots(added)}
+        on_gpu = torch.device(self.device).type == "cuda"
+        capability = torch.cuda.get_device_capability(self.device) if on_gpu else None
+        return parts.ops.resolved(used, capability)
 
     def _fresh_hidden(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None) -> torch.Tensor:
         self._counts(tokens_BT, lengths_B)

@@ -25,7 +25,7 @@ class NativeState(State):
         dtype, cache = model.parts.precision.dtype, model.parts.cache
         stored = cache.stored(model.config, dtype, self._added)
         self._per_layer = sum(field.bytes_per_token for field in stored)
-        self.caches = [cache.new_layer(stored, batch, max_len, model.device) for _ in model.layers()]
+        self.caches = [cache.new_layer(stored, batch, max_len, model.device, model.parts.ops) for _ in model.layers()]
 
     @property
     def bytes(self) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from harness.contract.cache import CacheField, CacheFormat, LayerCache, NewKeys, expand
 from harness.contract.config import ModelConfig
+from harness.contract.operators import Operators
 from harness.contract.span import Span
 
 LATENT_ROW, KEY, VALUE = "latent_row", "key", "value"
@@ -27,7 +28,9 @@ class Latent(CacheFormat):
         """kv_lora_rank + qk_rope_head_dim values per token, and the selector's fields."""
         return [CacheField(LATENT_ROW, config.kv_lora_rank + config.qk_rope_head_dim, dtype), *_added(added, dtype)]
 
-    def new_layer(self, stored: Sequence[CacheField], batch: int, max_len: int, device: str) -> LayerCache:
+    def new_layer(
+        self, stored: Sequence[CacheField], batch: int, max_len: int, device: str, ops: Operators
+    ) -> LayerCache:
         """See `CacheFormat.new_layer`."""
         return LatentLayer(stored, batch, max_len, device)
 
@@ -65,7 +68,9 @@ class Expanded(CacheFormat):
         key = CacheField(KEY, config.qk_head_dim, dtype, heads)
         return [key, CacheField(VALUE, config.v_head_dim, dtype, heads), *_added(added, dtype)]
 
-    def new_layer(self, stored: Sequence[CacheField], batch: int, max_len: int, device: str) -> LayerCache:
+    def new_layer(
+        self, stored: Sequence[CacheField], batch: int, max_len: int, device: str, ops: Operators
+    ) -> LayerCache:
         """See `CacheFormat.new_layer`."""
         return ExpandedLayer(stored, batch, max_len, device)
 

@@ -52,13 +52,12 @@ class Dsa(Selector):
         span, topk = source.span, source.config.index_topk
         if span.end <= topk:
             return None
-        index_keys_BSI = keys.field(INDEX_KEY, span.end)
         chunk = max(1, SELECT_BYTES // (4 * span.batch * span.end))
         chosen = []
         for columns, part in span.chunks(chunk):
             few = source.columns(columns, part)
             indexer = _indexer(few)
-            scores_BTS = few.ops.index_scores(indexer.queries(few), indexer.head_weights(few), index_keys_BSI, part)
+            scores_BTS = keys.index_scores(few.ops, indexer.queries(few), indexer.head_weights(few), part)
             chosen.append(_padded(few.ops.select_topk(scores_BTS, min(topk, part.end)), topk))
         return torch.cat(chosen, 1)
 

@@ -139,7 +139,7 @@ def lost_pages() -> CacheFormat:
             widths = {"row": config.kv_lora_rank + config.qk_rope_head_dim, **added}
             return [CacheField(name, width, dtype) for name, width in widths.items()]
 
-        def new_layer(self, stored: Any, batch: int, max_len: int, device: str) -> LayerCache:
+        def new_layer(self, stored: Any, batch: int, max_len: int, device: str, ops: Operators) -> LayerCache:
             return Layer(stored, batch, max_len, device)
 
     return LostPages()

@@ -8,6 +8,7 @@ from torch import Tensor
 from harness.contract import ModelConfig, Option, hookimpl
 from harness.contract.attention import Selector, SelectorSource
 from harness.contract.cache import CacheField, CacheFormat, Keys, LayerCache, NewKeys
+from harness.contract.operators import Operators
 from harness.contract.span import Span
 
 WINDOW = 8
@@ -40,7 +41,9 @@ class Packed(CacheFormat):
         selectors = [CacheField(name, 2 * values, torch.uint8) for name, values in added.items()]
         return [CacheField("row", width, torch.uint8), *selectors]
 
-    def new_layer(self, stored: Sequence[CacheField], batch: int, max_len: int, device: str) -> LayerCache:
+    def new_layer(
+        self, stored: Sequence[CacheField], batch: int, max_len: int, device: str, ops: Operators
+    ) -> LayerCache:
         """See `CacheFormat.new_layer`."""
         return PackedLayer(stored, batch, max_len, device)
 

@@ -105,7 +105,7 @@ class Format(CacheFormat):
         widths = {"latent": config.kv_lora_rank, "rope": config.qk_rope_head_dim, **added}
         return [CacheField(field, width, dtype) for field, width in widths.items()]
 
-    def new_layer(self, stored, batch, max_len, device):
+    def new_layer(self, stored, batch, max_len, device, ops):
         return OPTIONS[self.name](stored, batch, max_len, device)
 
 
