@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from harness.contract.compiling import KernelBuild
 from harness.contract.operators import Operators, reference_operators
-from harness_plugins.triton_kernels import expert_blocks, index_scores, rms_norm, rotary, swiglu
+from harness_plugins.triton_kernels import expert_blocks, grouped_experts, index_scores, rms_norm, rotary, swiglu
 from harness_plugins.triton_kernels.launch import Capability
 
-MODULES = (rms_norm, rotary, swiglu, index_scores, expert_blocks)
+MODULES = (rms_norm, rotary, swiglu, index_scores, expert_blocks, grouped_experts)
 """Every module with kernels; each offers `builds(capability)`."""
 
 
@@ -24,6 +24,7 @@ def operators() -> Operators:
         rotary=rotary.rotary,
         swiglu=swiglu.swiglu,
         index_scores=index_scores.index_scores,
+        grouped_experts=grouped_experts.grouped_experts,
         builds=builds,
     )
 
