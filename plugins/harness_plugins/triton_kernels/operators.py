@@ -7,10 +7,19 @@ from collections.abc import Sequence
 
 from harness.contract.compiling import KernelBuild
 from harness.contract.operators import Operators, reference_operators
-from harness_plugins.triton_kernels import expert_blocks, grouped_experts, index_scores, rms_norm, rotary, swiglu
+from harness_plugins.triton_kernels import (
+    expert_blocks,
+    fp8_gemm,
+    grouped_experts,
+    index_scores,
+    quantise,
+    rms_norm,
+    rotary,
+    swiglu,
+)
 from harness_plugins.triton_kernels.launch import Capability
 
-MODULES = (rms_norm, rotary, swiglu, index_scores, expert_blocks, grouped_experts)
+MODULES = (rms_norm, rotary, swiglu, index_scores, expert_blocks, grouped_experts, quantise, fp8_gemm)
 """Every module with kernels; each offers `builds(capability)`."""
 
 
@@ -25,6 +34,8 @@ def operators() -> Operators:
         swiglu=swiglu.swiglu,
         index_scores=index_scores.index_scores,
         grouped_experts=grouped_experts.grouped_experts,
+        quantise=quantise.quantise,
+        fp8_gemm=fp8_gemm.fp8_gemm,
         builds=builds,
     )
 
