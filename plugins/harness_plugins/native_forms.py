@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from harness.contract.attention import AttentionCall, Form
 from harness.contract.cache import expand
+from harness.contract.operators import FP8_FUSED
 from harness.contract.span import Span
 
 EXPANDED_BYTES = 128 << 20
@@ -49,18 +52,37 @@ class Mqa(Form):
 
     def attend(self, call: AttentionCall) -> Tensor:
         """See `Form.attend`."""
-        rows_BSL = call.keys.latent_rows(call.span.end)
+        rows = SharedRows(call)
         outputs = []
         for columns, span in call.span.chunks(_query_chunk(call)):
-            q_BTHL = _absorb(call, columns)
-            selected_BTK = call.select(columns, span)
-            width = call.key_up_HNC.shape[-1]
-            if selected_BTK is None:
-                out_BTHC = call.ops.mqa_attention(q_BTHL, rows_BSL, span, call.scale, width)
-            else:
-                out_BTHC = call.ops.mqa_sparse_attention(q_BTHL, rows_BSL, selected_BTK, call.scale, width)
+            out_BTHC = rows.attend(_absorb(call, columns), span, call.select(columns, span))
             outputs.append(torch.einsum("bthc,hvc->bthv", out_BTHC, call.value_up_HVC))
         return torch.cat(outputs, 1)
+
+
+class SharedRows:
+    """The rows that all heads share: read packed by the kernels that can, unpacked at most once for the others."""
+
+    def __init__(self, call: AttentionCall) -> None:
+        self.call = call
+        self.packed_BSP = call.keys.packed_rows(call.span.end)
+
+    @cached_property
+    def unpacked(self) -> Tensor:
+        """Every row of the cache, [B, S, C + R]."""
+        return self.call.keys.latent_rows(self.call.span.end)
+
+    def attend(self, q_BTHL: Tensor, span: Span, selected_BTK: Tensor | None) -> Tensor:
+        """[B, T, H, C], to the selected rows, or to all that the span lets the queries see."""
+        ops, rest = self.call.ops, (self.call.scale, self.call.key_up_HNC.shape[-1])
+        dense, sparse = (ops.fused.get(name) if self.packed_BSP is not None else None for name in FP8_FUSED)
+        if selected_BTK is None and dense is not None:
+            return dense(q_BTHL, self.packed_BSP, span, *rest)
+        if selected_BTK is None:
+            return ops.mqa_attention(q_BTHL, self.unpacked, span, *rest)
+        if sparse is not None:
+            return sparse(q_BTHL, self.packed_BSP, selected_BTK, *rest)
+        return ops.mqa_sparse_attention(q_BTHL, self.unpacked, selected_BTK, *rest)
 
 
 class Auto(Form):
