@@ -29,6 +29,7 @@ KINDS = {
     "generate": "harness.measure.generate:GenerateMeasurement",
     "equivalence": "harness.measure.equivalence:EquivalenceMeasurement",
     "accuracy": "harness.measure.accuracy:AccuracyMeasurement",
+    "op": "harness.measure.op:OpMeasurement",
     "compile": "harness.measure.compile:CompileMeasurement",
 }
 """Workload kind -> the class that measures it; imported when the first cell of that kind is opened."""

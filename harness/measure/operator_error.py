@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.contract.fp8 import BLOCK
-from harness.contract.fp8_tensors import quantise_blocks
+from harness.contract.fp8_tensors import calc_diff, quantise_blocks
 from harness.contract.operators import Operators
 
 Prepared = tuple[Any, ...]
@@ -72,12 +72,6 @@ def operator_error(
     return OperatorError(
         calc_diff(given, truth), calc_diff(given, exact), relative_l2(given, truth), relative_l2(own, truth), overlap
     )
-
-
-def calc_diff(given: Tensor, wanted: Tensor) -> float:
-    """1 - 2 x.y / (x.x + y.y) in FP64, the measure of DeepSeek's tolerance ladder (DeepGEMM's tests)."""
-    x, y = given.double().flatten(), wanted.double().flatten()
-    return float(1 - 2 * torch.dot(x, y) / (torch.dot(x, x) + torch.dot(y, y)))
 
 
 def relative_l2(given: Tensor, wanted: Tensor) -> float:

@@ -78,6 +78,27 @@ METRICS: dict[str, MetricSpec] = {
         MetricSpec("bits_per_byte", "bits/byte", "lower", "mean", "bits/byte",
                    "accuracy: negative log-likelihood of the text in bits over its bytes, one sample a document where "
                    "the mean over documents is lm-eval's figure, else that figure alone."),
+        MetricSpec("latency_cold", "ms", "lower", "median", "cold",
+                   "op: time of one call with nothing of its inputs in the GPU's L2 cache, launching left out. "
+                   "One sample a repetition."),
+        MetricSpec("latency", "ms", "lower", "median", "warm",
+                   "op: time of one call right after the same call."),
+        MetricSpec("flop_rate", "TFLOP/s", "higher", "median", "rate",
+                   "op: floating-point operations that cannot be avoided, per second of the cold time (the warm one "
+                   "where caches cannot be emptied); the record's context has their number."),
+        MetricSpec("byte_rate", "GB/s", "higher", "median", "bytes",
+                   "op: bytes that have to be moved at least (every input read once, every output written once), per "
+                   "second of the same time."),
+        MetricSpec("ceiling_share", "fraction", "higher", "median", "of ceiling",
+                   "op: share of the nearer of two ceilings that the same worker measured: bytes per second of a large "
+                   "copy, operations per second of a large matrix product. The context says which is the nearer."),
+        MetricSpec("error", "", "lower", "max", "error",
+                   "op: |answer - truth| / |truth| on fresh inputs, the truth being the eager operator in FP64 on the "
+                   "same (for FP8: unquantised) inputs; of selections the share of places that differ."),
+        MetricSpec("error_ratio", "", "lower", "max", "x own error",
+                   "op: error over that of the eager operator in the same precision (for FP8: in BF16)."),
+        MetricSpec("selection_overlap", "fraction", "higher", "mean", "overlap",
+                   "op: share of the keys that the true scores select which these scores select too."),
         MetricSpec("registers", "registers", "lower", "max", "most",
                    "compile: 32-bit registers of a thread, one sample a build. Exact, as all metrics of compile."),
         MetricSpec("spills", "bytes/thread", "lower", "max", "spills",
