@@ -29,7 +29,21 @@ EPILOG = """examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with the nearest match for a misspelt command or choice."""
+    """argparse, with the nearest match for a misspelt command, choice or option, and the usage of the command."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but what a command does not know ends there, where its options are known."""
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._nearest(rest)}")
+        return known, rest
+
+    def _nearest(self, given: Sequence[str]) -> str:
+        """The option that was meant, for the first that is none."""
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        misspelt = [argument.split("=")[0] for argument in given if argument.startswith("--")]
+        near = difflib.get_close_matches(misspelt[0], options, n=1) if misspelt else []
+        return f"; did you mean {near[0]!r}?" if near else ""
 
     def error(self, message: str) -> NoReturn:
         """Print one message and exit with 2."""

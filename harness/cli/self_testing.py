@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HEADERS = ("planted", "to be seen", "caught", "open", "missed", "other answers", "open or broken", "false alarms",
            "seconds")  # fmt: skip
 STYLES = ("terminal", "markdown", "json")
+UNCHANGED_RUNS = 3
 SHOWN = 10
 """Wrong answers that are listed for each plant."""
 
@@ -31,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     planning = plan_from(args)
     plan = planning.plan if args.only else of_baselines(planning.plan)
     tried = []
-    for one in self_test(plan, planning.registry, open_progress, args.times):
+    for one in self_test(plan, planning.registry, open_progress, args.times or UNCHANGED_RUNS):
         tried.append(one)
         print(f"{one.plant.name}: {'as it should be' if one.right else 'see below'}", file=sys.stderr)
     output.emit(text(tried, args.format))

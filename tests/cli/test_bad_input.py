@@ -175,6 +175,24 @@ def test_a_misspelt_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
     assert "did you mean 'plan'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage", "near"),
+    [
+        (["gate", "x.yaml", "--agianst", "HEAD"], "usage: harness gate", "did you mean '--against'?"),
+        (["run", "x.yaml", "--formt=csv"], "usage: harness run", "did you mean '--format'?"),
+        (["run", "x.yaml", "y.yaml"], "usage: harness run", "unrecognized arguments: y.yaml"),
+    ],
+)
+def test_a_misspelt_option_names_the_nearest_of_its_command(
+    arguments: list[str], usage: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert error.startswith(usage)
+    assert error.rstrip().endswith(near)
+
+
 def tensor_suite(folder: Path) -> Path:
     """A suite over a real tiny checkpoint, run by the native engine."""
     suite = {
