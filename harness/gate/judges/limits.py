@@ -34,8 +34,9 @@ def judge_absolute(question: Question, alpha: float) -> Finding:
         return question.finding(verdict, estimate=value, reasons=_before(question, verdict))
     units = Units.of(question.pair.new, question.metric)
     sure, likely = (_spanned(value, reach(units, 1 - level)) for level in (alpha, MISS))
-    disturbed = disturbance(question.pair.new)
-    verdict = Verdict.INCONCLUSIVE if disturbed else _verdict(sure, likely, question.rule)
+    verdict = _verdict(sure, likely, question.rule)
+    disturbed = None if _kept_at_worst(question, verdict) else disturbance(question.pair.new)
+    verdict = Verdict.INCONCLUSIVE if disturbed else verdict
     return question.finding(
         verdict,
         estimate=value,
@@ -63,6 +64,13 @@ def _verdict(sure: tuple[float, float], likely: tuple[float, float], rule: Absol
     low, high = sure
     outside = (rule.at_most is not None and low > rule.at_most) or (rule.at_least is not None and high < rule.at_least)
     return Verdict.REGRESSION if outside else Verdict.INCONCLUSIVE
+
+
+def _kept_at_worst(question: Question, verdict: Verdict) -> bool:
+    """Whether a limit is kept that neighbours can only make harder to keep: they never make anything faster."""
+    assert isinstance(question.rule, Absolute)
+    other_bound = question.rule.at_least if question.new.better == "lower" else question.rule.at_most
+    return verdict == Verdict.PASS and other_bound is None
 
 
 def _within(low: float, high: float, rule: Absolute) -> bool:
