@@ -25,6 +25,10 @@ class Progress(ABC):
         self.done = min(self.done + seconds, self.total)
         self._show()
 
+    def expect(self, seconds: float) -> None:
+        """At least so many estimated seconds of work are left."""
+        self.total = max(self.total, self.done + seconds)
+
     def say(self, text: str) -> None:
         """What is being done now."""
         self.text = text
@@ -65,7 +69,7 @@ class Bar(Progress):
         left = self.left()
         rest = f", {duration(left)} left" if left is not None else ""
         self.bar.set_description_str(f"{rest}  {self.text}", refresh=False)
-        self.bar.n = self.done
+        self.bar.n, self.bar.total = self.done, self.total
         self.bar.refresh()
 
     def note(self, line: str) -> None:

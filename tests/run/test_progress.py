@@ -41,6 +41,18 @@ def test_the_time_left_follows_the_real_pace(clock: Any) -> None:
     assert lines.left() == 0.0
 
 
+def test_work_that_nobody_foresaw_is_left_too(clock: Any) -> None:
+    bar = Bar(100.0, Terminal())
+    clock.now += 50
+    bar.advance(100.0)
+    bar.expect(50.0)
+    assert bar.left() == pytest.approx(25.0)
+    bar.advance(25.0)
+    assert (bar.bar.n, bar.bar.total) == (125.0, 150.0)
+    bar.expect(5.0)
+    assert bar.total == 150.0, "less than was expected before is no news"
+
+
 def test_lines_come_at_intervals_and_notes_at_once(clock: Any) -> None:
     stream = io.StringIO()
     lines = Lines(100.0, stream)

@@ -18,7 +18,7 @@ from harness.gate.compare import compare
 from harness.gate.live.controls import ControlLane, controls_of
 from harness.gate.live.judge import LiveJudge
 from harness.gate.live.lane import Lane
-from harness.gate.live.side import LiveSide, OtherProtocolError, at_once
+from harness.gate.live.side import LiveSide, OtherProtocolError, VersionWorkers, at_once
 from harness.gate.live.stage import Stage
 from harness.gate.questions import Judge, Question
 from harness.gate.rules import Rules
@@ -27,6 +27,7 @@ from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.run import machine
 from harness.run.plan import PlannedTable
 from harness.suite.schema import Gate, Relative
+from harness.suite.variant import Variant
 
 VISITS = -(-LOOKS[-1] // PAIRS_PER_VISIT)
 """Visits after which even a cell that was never decided has taken its last look."""
@@ -128,7 +129,7 @@ class LiveGate:
             lanes = [lane for lane in lanes if lane.seconds < self.gate.budget]
             if not lanes:
                 return visit
-            self._say(f"visit {visit + 1}, {len(lanes)} undecided")
+            self._begin(f"visit {visit + 1}, {len(lanes)} undecided", len(lanes))
             self._visit_all(visit, lanes)
         return VISITS + 1
 
@@ -155,16 +156,19 @@ class LiveGate:
 
     @contextmanager
     def _working(self, lanes: Sequence[Lane]) -> Iterator[None]:
-        """The workers of these lanes, freshly started, and ended afterwards."""
-        seats = [seat for lane in lanes for seat in lane.seats if seat.run.alive]
-        crews = {id(seat.side.workers): seat.side.workers for seat in seats}
+        """The workers of these lanes, all started at once, for nothing is measured yet, and ended afterwards."""
+        crews: dict[VersionWorkers, list[Variant]] = {}
+        for seat in (seat for lane in lanes for seat in lane.seats if seat.run.alive):
+            crews.setdefault(seat.side.workers, []).append(seat.run.id.variant)
         try:
+            if self.stage:
+                self.stage.say("starting workers")
             with self.new.ledger.spending("loading"):
-                for key, workers in crews.items():
-                    workers.start(seat.run.id.variant for seat in seats if id(seat.side.workers) == key)
+                starts = [start for workers, variants in crews.items() for start in workers.starts(variants)]
+                at_once(starts, machine.cpu_count(), self.close)
             yield
         finally:
-            for workers in crews.values():
+            for workers in crews:
                 workers.close()
 
     def _lane(self, table: str, cell: str) -> Lane:
@@ -174,9 +178,10 @@ class LiveGate:
         if self.stage:
             self.stage.step()
 
-    def _say(self, name: str) -> None:
+    def _begin(self, name: str, steps: int) -> None:
         if self.stage:
             self.stage.name = name
+            self.stage.expect(steps)
 
     def _draw(self, name: str) -> random.Random:
         return random.Random(f"{self.new.plan.seed} {name}")

@@ -18,7 +18,7 @@ from harness.gate.statistics.sequential import PAIRS_PER_VISIT
 from harness.gate.verdict import Side
 from harness.records.record import Record, Status
 from harness.records.store import TableHeader
-from harness.run import machine, protocol
+from harness.run import protocol
 from harness.run.cell import CellRun
 from harness.run.client import CellError, Listener, WorkerClient
 from harness.run.former import Identities
@@ -64,17 +64,14 @@ class VersionWorkers(Workers):
         self.version = version
         self.planted = planted
 
-    def start(self, variants: Iterable[Variant]) -> None:
-        """Start all of them at the same time: nothing is measured meanwhile.
-
-        Failures are left to the cell that asks next.
-        """
+    def starts(self, variants: Iterable[Variant]) -> list[Callable[[], None]]:
+        """What starts each of them; failures are left to the cell that asks next."""
 
         def one(variant: Variant) -> None:
             with suppress(CellError):
                 self.get(variant, self.table.sampling.timeout, _unheard)
 
-        at_once([partial(one, variant) for variant in dict.fromkeys(variants)], machine.cpu_count(), self.close)
+        return [partial(one, variant) for variant in dict.fromkeys(variants)]
 
     def get(self, variant: Variant, seconds: float, listen: Listener) -> WorkerClient:
         """See `Workers.get`. Raises OtherProtocolError as well."""

@@ -21,6 +21,10 @@ class Stage(Progress):
     def advance(self, seconds: float) -> None:
         """A cell's own estimate says nothing about the gate."""
 
+    def expect(self, steps: float) -> None:
+        """Pass on: so many steps are left at least."""
+        self.shown.expect(steps)
+
     def say(self, text: str) -> None:
         """Pass on, with the stage."""
         self.shown.say(f"{self.name}: {text}")

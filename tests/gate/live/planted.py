@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,12 @@ class PlantedVersionWorkers:
         self.running: dict[Variant, PlantedClient] = {}
         self.visits: dict[Variant, int] = {}
 
-    def start(self, variants: Any) -> None:
-        for variant in dict.fromkeys(variants):
+    def starts(self, variants: Any) -> list[Callable[[], None]]:
+        def one(variant: Variant) -> None:
             with suppress(CellError):
                 self.get(variant)
+
+        return [partial(one, variant) for variant in dict.fromkeys(variants)]
 
     def get(self, variant: Variant, *_: Any) -> PlantedClient:
         if variant not in self.running:
