@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from harness.check import cache_checks, part_checks, runner_checks, state_checks
+from harness.check.fp8_checks import FP8_CHECKS
 from harness.check.operator_calls import SLOTS, CallsOfSlot
 from harness.check.operator_checks import DTYPES, check_slot, rotary_is_relative
 from harness.check.subject import Subject, Workbench
@@ -47,6 +48,10 @@ def _of_slot(calls: CallsOfSlot) -> Check:
     return Check(f"operator {calls.__name__}", _first_line(calls), "kernels", partial(_slot, calls))
 
 
+def _of_fp8(run: Callable[..., None]) -> Check:
+    return Check(f"operator {run.__name__}", _first_line(run), "kernels", partial(_fp8, run))
+
+
 def _of_cache(run: Callable[..., None]) -> Check:
     return Check(run.__name__, _first_line(run), "cache", partial(_cache, run))
 
@@ -56,6 +61,10 @@ def _slot(calls: CallsOfSlot, part: Part) -> None:
     eager = part.bench.registry.option("kernels", "eager").load()
     for precision in sorted(part.precisions & DTYPES.keys()):
         check_slot(calls, operators, eager, precision, part.bench.facts.device)
+
+
+def _fp8(run: Callable[..., None], part: Part) -> None:
+    run(_operators(part), part.bench.registry.option("kernels", "eager").load(), part.bench.facts.device)
 
 
 def _relative(part: Part) -> None:
@@ -85,6 +94,7 @@ CHECKS: tuple[Check, ...] = (
         _of_variants,
         (
             runner_checks.equals_reference,
+            runner_checks.equals_reference_that_quantises_alike,
             runner_checks.logits_are_float32,
             runner_checks.scores_are_of_the_logits,
             runner_checks.prefill_then_decode_equals_whole,
@@ -110,6 +120,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     *map(_of_cache, (cache_checks.reads_back_what_was_written, cache_checks.layer_bytes_are_declared)),
     *map(_of_slot, SLOTS),
+    *map(_of_fp8, FP8_CHECKS),
     Check("operator rotary_is_relative", _first_line(rotary_is_relative), "kernels", _relative),
 )
 """In the order of the table."""

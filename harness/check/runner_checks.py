@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from harness.check.subject import Subject
-from harness.check.verdict import NotApplicableError, require, require_equal
+from harness.check.tolerances import QUANTISED_ALIKE
+from harness.check.verdict import NotApplicableError, require, require_close, require_equal
 from harness.check.ways import LENGTH, every_way, one_by_one, steps
 from harness.errors import UsageError
 
@@ -24,7 +25,14 @@ def equals_reference(subject: Subject) -> None:
     """Logits equal those of the FP64 reference with the same weights and selector."""
     tokens_BT = subject.tokens(2, LENGTH)
     given, wanted = subject.runner.logits(tokens_BT), subject.reference.logits(tokens_BT)
-    subject.same(given, wanted, f"logits of {_size(tokens_BT)} tokens")
+    subject.near_reference(given, wanted, f"logits of {_size(tokens_BT)} tokens")
+
+
+def equals_reference_that_quantises_alike(subject: Subject) -> None:
+    """With FP32 activations, logits equal those of an FP64 reference that quantises what the variant quantises."""
+    tokens_BT = subject.tokens(2, LENGTH)
+    mine, exact = subject.quantised_alike()
+    require_close(mine.logits(tokens_BT), exact.logits(tokens_BT), QUANTISED_ALIKE, f"{_size(tokens_BT)} tokens")
 
 
 def logits_are_float32(subject: Subject) -> None:

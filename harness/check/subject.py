@@ -10,7 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from harness.check.tolerances import Tolerance, for_logits
+from harness.check.tolerances import QUANTISED_ALIKE, Tolerance, for_logits, for_ways
 from harness.check.verdict import NotApplicableError, require_close
 from harness.contract.cache import CacheFormat
 from harness.contract.config import ModelConfig
@@ -90,6 +90,30 @@ class Subject:
         """The FP64 reference with the same selector."""
         return self.bench.reference(self.variant.selector, self.model, self.config)
 
+    def quantised_alike(self) -> tuple[Runner, Runner]:
+        """The variant with FP32 activations, and the FP64 reference that quantises what it quantises.
+
+        Raises NotApplicableError when that is nothing, or cannot be known.
+        """
+        precision = self.parts["precision"]
+        if self.variant.engine != "native" or not isinstance(precision, Precision):
+            raise NotApplicableError(f"engine {self.variant.engine} quantises by itself, if at all")
+        if not self.lossy_cache and not precision.slots:
+            raise NotApplicableError("this variant quantises nothing")
+        exact = self.variant.with_options({axis: REFERENCE[axis] for axis in ("form", "kernels", "decoding")})
+        runners = [
+            self.bench.build(variant, self.model, self.config, {"precision": precision.in_dtype(dtype)})
+            for variant, dtype in ((self.variant, torch.float32), (exact, torch.float64))
+        ]
+        return runners[0], runners[1]
+
+    def beside_reference(self) -> tuple[Runner, Runner, Tolerance]:
+        """The variant, the nearest FP64 reference that there is, and how far apart they may be."""
+        try:
+            return (*self.quantised_alike(), QUANTISED_ALIKE)
+        except NotApplicableError:
+            return self.runner, self.reference, for_logits(self.variant, self.lossy_cache)
+
     def with_parts(self, changes: Mapping[str, object]) -> Runner:
         """The variant with some loaded parts replaced by axis."""
         return self.bench.build(self.variant, self.model, self.config, changes)
@@ -106,13 +130,26 @@ class Subject:
         return torch.randint(self.config.vocab_size, (length, batch), generator=generator).T.contiguous()
 
     @cached_property
-    def allowed(self) -> Tolerance:
-        """How far logits may be from the reference's, or from those of another way through the variant."""
-        parts = self.bench.registry.load(self.variant)
-        cache, precision = parts["cache"], parts["precision"]
+    def parts(self) -> dict[str, object]:
+        """The loaded object of every option."""
+        return self.bench.registry.load(self.variant)
+
+    @cached_property
+    def lossy_cache(self) -> bool:
+        """Whether the cache rounds what it stores."""
+        cache, precision = self.parts["cache"], self.parts["precision"]
         if not isinstance(cache, CacheFormat) or not isinstance(precision, Precision):
-            return for_logits(self.variant, lossy_cache=False)
-        return for_logits(self.variant, cache.is_lossy(self.config, precision.dtype))
+            return False
+        return cache.is_lossy(self.config, precision.dtype)
+
+    def near_reference(self, given: Tensor, wanted: Tensor, what: str) -> None:
+        """Require that an answer is as near the reference's, which quantises nothing, as the variant can be."""
+        require_close(given, wanted, for_logits(self.variant, self.lossy_cache), what)
+
+    @cached_property
+    def allowed(self) -> Tolerance:
+        """How far two ways through the variant may be apart."""
+        return for_ways(self.variant, self.lossy_cache)
 
     def same(self, given: Tensor, wanted: Tensor, what: str) -> None:
         """Require that two answers to one question agree: another order of sums, nothing else."""

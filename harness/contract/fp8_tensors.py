@@ -73,3 +73,9 @@ def hadamard_rotated(x: Tensor) -> Tensor:
     while hadamard_II.shape[0] < x.shape[-1]:
         hadamard_II = torch.cat([hadamard_II.repeat(1, 2), torch.cat([hadamard_II, -hadamard_II], 1)])
     return torch.matmul(x, hadamard_II) * x.shape[-1] ** -0.5
+
+
+def calc_diff(given: Tensor, wanted: Tensor) -> float:
+    """1 - 2 x.y / (x.x + y.y) in FP64, the measure of DeepSeek's tolerance ladder (DeepGEMM's tests)."""
+    x, y = given.double().flatten(), wanted.double().flatten()
+    return float(1 - 2 * torch.dot(x, y) / (torch.dot(x, x) + torch.dot(y, y)))

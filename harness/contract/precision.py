@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -47,6 +47,10 @@ class Precision:
     def wide(self) -> torch.dtype:
         """Of everything that stays in FP32 (FP64 in the oracle): norms, router, head weights of the indexer."""
         return accumulation_dtype(self.dtype)
+
+    def in_dtype(self, dtype: torch.dtype) -> Precision:
+        """The same format with all that it does not quantise in `dtype`: for references that quantise alike."""
+        return replace(self, dtype=dtype)
 
     @property
     def slots(self) -> Collection[str]:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.contract.fp8_tensors import calc_diff
 from harness.contract.operators import Operators, reference_operators
 from harness.contract.span import Span
-from harness.measure.operator_error import RECIPES, calc_diff, operator_error, selection_overlap
+from harness.measure.operator_error import RECIPES, operator_error, selection_overlap
 
 OPS = reference_operators()
 SPAN = Span((20, 0), (24, 4), 4)
