@@ -61,6 +61,7 @@ class WorkerClient:
     """Called every `TICK_SECONDS` while an answer is waited for."""
     process: subprocess.Popen[bytes] | None = None
     ready: protocol.Ready | None = None
+    _closed: bool = field(default=False, repr=False)
     _buffer: bytes = field(default=b"", repr=False)
     _oom_kills: dict[str, int] = field(default_factory=dict, repr=False)
 
@@ -71,6 +72,8 @@ class WorkerClient:
             self.process = self._spawn()
         except OSError as error:
             raise CellError(Status.FAILED, [f"the worker could not be started: {error.strerror}"]) from None
+        if self._closed:  # by another thread, which saw no process yet
+            raise self._ended(Status.FAILED, "was ended before it had started")
         reply = self.ask(self.setup, seconds, listen)
         assert isinstance(reply, protocol.Ready)
         self.ready = reply
@@ -104,6 +107,10 @@ class WorkerClient:
             raise self._ended(Status.TIMEOUT, text) from None
         except msgspec.DecodeError as error:
             raise self._ended(Status.FAILED, f"sent what the protocol does not know: {error}") from None
+        except ValueError:
+            if not self._closed:
+                raise
+            raise self._obituary() from None  # the pipe was closed by another thread
         if isinstance(reply, protocol.Error):
             output = reply.output or self._tail() if not reply.usage else ""
             raise CellError(reply.status, reply.reasons, output, reply.usage, answered=True)
@@ -115,29 +122,30 @@ class WorkerClient:
         return self.process is not None and self.process.poll() is None
 
     def close(self) -> None:
-        """End the process and everything that it started."""
-        if self.process is None:
+        """End the process and everything that it started; one that another thread is just starting ends at once."""
+        self._closed = True
+        process, self.process = self.process, None
+        if process is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        self.process = None
 
     # --- the wire ---------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
-        assert self.process is not None
-        assert self.process.stdin is not None
+        process = self._open_process()
+        assert process.stdin is not None
         view = memoryview(data)
         while view:
-            view = view[self.process.stdin.write(view) or 0 :]
+            view = view[process.stdin.write(view) or 0 :]
 
     def _next(self, deadline: float) -> protocol.Reply:
-        """The next line. Raises EOFError when the worker is gone, TimeoutError after the deadline."""
+        """The next line. Raises EOFError when the worker is gone or was ended, TimeoutError after the deadline."""
         chunks = [self._buffer]
         while b"\n" not in chunks[-1]:
             chunks.append(self._read(deadline))
@@ -145,18 +153,26 @@ class WorkerClient:
         return protocol.decode_reply(line)
 
     def _read(self, deadline: float) -> bytes:
-        assert self.process is not None
-        assert self.process.stdout is not None
+        stream = self._open_process().stdout
+        assert stream is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
+            selector.register(stream, selectors.EVENT_READ)
             while not selector.select(min(max(0.0, deadline - time.monotonic()), TICK_SECONDS)):
+                self._open_process()  # a pipe that another thread has closed is never ready
                 if time.monotonic() >= deadline:
                     raise TimeoutError
                 self.tick()
-        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        data = os.read(stream.fileno(), 1 << 16)
         if not data:
             raise EOFError
         return data
+
+    def _open_process(self) -> subprocess.Popen[bytes]:
+        """The process. Raises EOFError when another thread has ended it."""
+        process = self.process
+        if process is None:
+            raise EOFError
+        return process
 
     # --- how it ended -----------------------------------------------------------------------------
 
@@ -167,9 +183,11 @@ class WorkerClient:
 
     def _obituary(self) -> CellError:
         """Why a worker that closed its pipe is gone."""
-        assert self.process is not None
+        process = self.process
+        if process is None:
+            return CellError(Status.FAILED, ["the worker was ended while it was asked"])
         try:
-            code = self.process.wait(timeout=5)
+            code = process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return self._ended(Status.FAILED, "closed its pipe and went on running; it was ended")
         if code >= 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -137,6 +139,38 @@ def test_a_worker_that_hangs_while_loading_is_ended_too(tmp_path: Path) -> None:
     with pytest.raises(CellError) as caught:
         client(tmp_path, "load-hang").start(1.0, quiet)
     assert caught.value.status == Status.TIMEOUT
+
+
+def test_a_worker_that_is_ended_while_it_is_being_started_does_not_live_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C does while threads start workers: there is no process yet that could be ended."""
+    worker, spawned = client(tmp_path), []
+    spawn = worker._spawn
+
+    def late() -> subprocess.Popen[bytes]:
+        worker.close()
+        spawned.append(spawn())
+        return spawned[0]
+
+    monkeypatch.setattr(worker, "_spawn", late)
+    with pytest.raises(CellError) as caught:
+        worker.start(60.0, quiet)
+    assert caught.value.reasons == ["the worker was ended before it had started"]
+    assert spawned[0].returncode is not None
+    assert worker.process is None
+
+
+def test_who_waits_for_a_worker_that_somebody_ends_learns_of_it_at_once(tmp_path: Path) -> None:
+    worker = client(tmp_path, "hang")
+    worker.start(60.0, quiet)
+    worker.ask(open_request(worker, 8), 60.0, quiet)
+    worker.tick = worker.close
+    begun = time.monotonic()
+    with pytest.raises(CellError) as caught:
+        worker.ask(open_request(worker, 13), 60.0, quiet)
+    assert caught.value.reasons == ["the worker was ended while it was asked"]
+    assert time.monotonic() - begun < 30.0
 
 
 @pytest.mark.parametrize(("evidence", "status"), [(True, Status.OOM), (False, Status.FAILED)])
