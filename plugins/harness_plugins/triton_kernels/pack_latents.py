@@ -11,7 +11,7 @@ from harness.contract.compiling import KernelBuild
 from harness.contract.fp8 import latent_row_bytes
 from harness_plugins.triton_kernels.e4m3 import has_units, quantise_rows
 from harness_plugins.triton_kernels.launch import POINTERS, Capability, capability, rounded
-from harness_plugins.triton_kernels.packed_rows import LatentRows, latent_constants, load_latents
+from harness_plugins.triton_kernels.packed_rows import FIELDS, V3, latent_constants, latent_rows, load_latents
 
 ROWS = 8
 """Rows of a program: 4,096 latent values at V3's shape."""
@@ -107,20 +107,17 @@ def pack_latents(rows_BTL: Tensor, latent: int, power_of_two: bool) -> Tensor:
     """See `PackLatents`: rows [B, T, C + R], C = `latent` -> uint8 [B, T, P]."""
     batch, tokens, width = rows_BTL.shape
     rope = width - latent
-    size = latent_row_bytes(latent, rope)
-    packed = torch.empty(batch, tokens, size, dtype=torch.uint8, device=rows_BTL.device)
+    packed = torch.empty(batch, tokens, latent_row_bytes(latent, rope), dtype=torch.uint8, device=rows_BTL.device)
     if packed.numel():
         target = capability(rows_BTL)
         count, warps = configure(batch * tokens, target)
-        views = LatentRows.of(packed, latent, rope)
+        views = latent_rows(packed, latent, rope)
         _pack[(triton.cdiv(tokens, count), batch)](
             rows_BTL,
-            views.codes_BSC,
-            views.scales_BSc,
-            views.rope_BSR,
+            *views.fields,
             tokens,
             *rows_BTL.stride()[:2],
-            **latent_constants(size, latent, rope),
+            **latent_constants(views.layout),
             TOKENS=count,
             POWER_OF_TWO=power_of_two,
             UNITS=has_units(target),
@@ -136,15 +133,13 @@ def unpack_latents(packed_BSP: Tensor, latent: int, rope: int, dtype: torch.dtyp
     if rows.numel():
         target = capability(packed_BSP)
         count, warps = configure(batch * tokens, target)
-        views = LatentRows.of(packed_BSP, latent, rope)
+        views = latent_rows(packed_BSP, latent, rope)
         _unpack[(triton.cdiv(tokens, count), batch)](
-            views.codes_BSC,
-            views.scales_BSc,
-            views.rope_BSR,
+            *views.fields,
             rows,
             tokens,
             views.sequence,
-            **latent_constants(views.row, latent, rope),
+            **latent_constants(views.layout),
             TOKENS=count,
             UNITS=has_units(target),
             num_warps=warps,
@@ -167,9 +162,6 @@ def builds(capability: Capability) -> list[KernelBuild]:
     ]
 
 
-FIELDS = {"codes_ptr": "*u8", "scales_ptr": "*fp32", "rope_ptr": "*bf16"}
-
-
 def _build_pack(rows: int, dtype: torch.dtype, power_of_two: bool, capability: Capability) -> KernelBuild:
     count, warps = configure(rows, capability)
     strides = ("rows_b", "rows_t")
@@ -179,7 +171,7 @@ def _build_pack(rows: int, dtype: torch.dtype, power_of_two: bool, capability: C
         kernel=_pack,
         signature={"rows_ptr": POINTERS[dtype], **FIELDS, **dict.fromkeys(("tokens", *strides), "i32")},
         constants={
-            **latent_constants(656, 512, 64),
+            **latent_constants(V3),
             "TOKENS": count,
             "POWER_OF_TWO": power_of_two,
             "UNITS": has_units(capability),
@@ -196,7 +188,7 @@ def _build_unpack(rows: int, dtype: torch.dtype, capability: Capability) -> Kern
         operator="unpack_latents",
         kernel=_unpack,
         signature={**FIELDS, "rows_ptr": POINTERS[dtype], "tokens": "i32", "sequence": "i32"},
-        constants={**latent_constants(656, 512, 64), "TOKENS": count, "UNITS": has_units(capability)},
+        constants={**latent_constants(V3), "TOKENS": count, "UNITS": has_units(capability)},
         num_warps=warps,
         divisible_by_16=(*FIELDS, "rows_ptr"),
     )

@@ -6,6 +6,7 @@ The stride of rows is a constant of a kernel: from it the compiler knows how far
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -16,6 +17,22 @@ from harness.contract.fp8 import BLOCK, blocks, latent_row_bytes
 from harness_plugins.triton_kernels.e4m3 import decode
 from harness_plugins.triton_kernels.launch import rounded
 
+FIELDS = {"codes_ptr": "*u8", "scales_ptr": "*fp32", "rope_ptr": "*bf16"}
+"""The parts of a latent row as arguments of a kernel: names and types, for `KernelBuild.signature`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Of packed latent rows in memory."""
+
+    latent: int
+    rope: int
+    row: int
+    """Bytes from one row to the next."""
+
+
+V3 = Layout(latent=512, rope=64, row=latent_row_bytes(512, 64))
+
 
 @dataclass(frozen=True)
 class LatentRows:
@@ -25,37 +42,44 @@ class LatentRows:
     """uint8: the bits of E4M3."""
     scales_BSc: Tensor
     rope_BSR: Tensor
-    row: int
-    """Bytes from one row to the next."""
+    layout: Layout
     sequence: int
     """Rows from one sequence to the next."""
 
-    @classmethod
-    def of(cls, packed_BSP: Tensor, latent: int, rope: int) -> LatentRows:
-        """Copies first where sequences are no whole number of rows, or a row no whole number of scales, apart."""
-        row, apart = packed_BSP.stride(1), packed_BSP.stride(0)
-        if row % 4 or packed_BSP.storage_offset() % 4 or (apart % row if row else True):
-            packed_BSP = packed_BSP.clone(memory_format=torch.contiguous_format)
-            row, apart = packed_BSP.stride(1), packed_BSP.stride(0)
-        scales = latent + 4 * blocks(latent)
-        return cls(
-            packed_BSP[..., :latent],
-            packed_BSP[..., latent:scales].view(torch.float32),
-            packed_BSP[..., scales : latent_row_bytes(latent, rope)].view(torch.bfloat16),
-            row,
-            apart // row,
-        )
+    @property
+    def fields(self) -> tuple[Tensor, Tensor, Tensor]:
+        """As kernels take them, see `FIELDS`."""
+        return self.codes_BSC, self.scales_BSc, self.rope_BSR
 
 
-def latent_constants(row: int, latent: int, rope: int) -> dict[str, int]:
+def latent_rows(packed_BSP: Tensor, latent: int, rope: int) -> LatentRows:
+    """The parts of packed rows, of which there is at least one.
+
+    Copies them first where sequences are no whole number of rows apart, or rows no whole number of scales.
+    """
+    apart, row = packed_BSP.stride()[:2]
+    if row == 0 or row % 4 or packed_BSP.storage_offset() % 4 or apart % row:
+        packed_BSP = packed_BSP.clone(memory_format=torch.contiguous_format)
+        apart, row = packed_BSP.stride()[:2]
+    scales, end = latent + 4 * blocks(latent), latent_row_bytes(latent, rope)
+    return LatentRows(
+        packed_BSP[..., :latent],
+        packed_BSP[..., latent:scales].view(torch.float32),
+        packed_BSP[..., scales:end].view(torch.bfloat16),
+        Layout(latent, rope, row),
+        apart // row,
+    )
+
+
+def latent_constants(layout: Layout) -> dict[str, Any]:
     """Sizes of a packed row for a kernel: bytes to the next one, widths, and the powers of two that hold them."""
-    block_latent = max(16, triton.next_power_of_2(latent))
+    block_latent = max(16, triton.next_power_of_2(layout.latent))
     return {
-        "ROW": row,
-        "LATENT": latent,
-        "ROPE": rope,
+        "ROW": layout.row,
+        "LATENT": layout.latent,
+        "ROPE": layout.rope,
         "BLOCK_LATENT": block_latent,
-        "BLOCK_ROPE": max(16, triton.next_power_of_2(rope)),
+        "BLOCK_ROPE": max(16, triton.next_power_of_2(layout.rope)),
         "GROUP": min(BLOCK, block_latent),
     }
 
