@@ -118,7 +118,7 @@ class LiveGate:
             return question.finding(Verdict.INCONCLUSIVE)
 
         self._compared(note)
-        return LiveJudge(self.lanes, shares[-1]), asked
+        return LiveJudge(self.lanes, shares[-1], self.gate.budget), asked
 
     def settle(self, judge: LiveJudge, asked: Sequence[Question]) -> int:
         """Visits to all undecided cells until none is left or their time is spent; returns how many there were."""

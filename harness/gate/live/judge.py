@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.gate.live.lane import Lane
 from harness.gate.questions import Question
@@ -25,6 +25,8 @@ class LiveJudge:
     """Cell id -> its lane; both sides have the same cells."""
     alpha: float
     """Each question's share of the chance of a false alarm."""
+    budget: float
+    """Seconds of turns after which a lane is left undecided."""
 
     def decided(self, question: Question) -> bool:
         """Whether more pairs would change nothing."""
@@ -45,6 +47,8 @@ class LiveJudge:
         decision = None if _without_ratio(lane, question) else self._decision(lane, question, final=True)
         if decision is None:
             return question.finding(Verdict.INCONCLUSIVE, timed=question.timed, reasons=[NO_RATIO])
+        if decision.verdict == Verdict.INCONCLUSIVE and lane.seconds >= self.budget:
+            decision = replace(decision, reason=f"{decision.reason}; its {self.budget:g} s of turns are spent")
         return _finding(
             question, decision, lane.seconds, shown_by(self._ratios(lane, question), self._design(question))
         )

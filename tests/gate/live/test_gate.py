@@ -112,6 +112,7 @@ def test_an_undecided_cell_ends_with_its_budget(tmp_path: Path, monkeypatch: pyt
     found = finding(report, "slow")
     assert found.verdict == Verdict.INCONCLUSIVE
     assert 2.5 <= found.seconds < 2.5 + PAIRS_PER_VISIT * 2 * 3 * 0.02
+    assert found.reasons[0].endswith("; its 2.5 s of turns are spent")
     assert report.exit_code == 3
 
 
