@@ -119,7 +119,8 @@ def take_turns(workers: Workers, cell: TracedCell, rounds: int, draw: random.Ran
 
 
 def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
-    keys = {"kind": cell.workload.__struct_config__.tag, "length": cell.workload.length, "batch": cell.workload.batch}
+    workload = cell.workload
+    keys = {"kind": workload.__struct_config__.tag, **{key: getattr(workload, key) for key in ("length", "batch")}}
     return protocol.Open(CellId("trace", keys, variant), cell.workload, reference=None, warmup=3)
 
 
