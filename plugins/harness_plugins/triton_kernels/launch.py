@@ -74,9 +74,9 @@ def _capability_of(device: torch.device) -> Capability:
 
 @functools.cache
 def multiprocessors(device: torch.device) -> int:
-    """Streaming multiprocessors of a GPU: how many programs it takes to fill it; 1 when interpreted on a CPU."""
+    """Streaming multiprocessors, the programs it takes to fill a GPU; a few on a CPU, so that work is split."""
     if device.type != "cuda":
-        return 1
+        return 4
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 

@@ -12,6 +12,9 @@ from harness_plugins.triton_kernels import (
     fp8_gemm,
     grouped_experts,
     index_scores,
+    merge_splits,
+    mqa_attention,
+    mqa_sparse_attention,
     quantise,
     rms_norm,
     rotary,
@@ -19,7 +22,19 @@ from harness_plugins.triton_kernels import (
 )
 from harness_plugins.triton_kernels.launch import Capability
 
-MODULES = (rms_norm, rotary, swiglu, index_scores, expert_blocks, grouped_experts, quantise, fp8_gemm)
+MODULES = (
+    rms_norm,
+    rotary,
+    swiglu,
+    mqa_attention,
+    mqa_sparse_attention,
+    merge_splits,
+    index_scores,
+    expert_blocks,
+    grouped_experts,
+    quantise,
+    fp8_gemm,
+)
 """Every module with kernels; each offers `builds(capability)`."""
 
 
@@ -32,6 +47,8 @@ def operators() -> Operators:
         add_rms_norm=rms_norm.add_rms_norm,
         rotary=rotary.rotary,
         swiglu=swiglu.swiglu,
+        mqa_attention=mqa_attention.mqa_attention,
+        mqa_sparse_attention=mqa_sparse_attention.mqa_sparse_attention,
         index_scores=index_scores.index_scores,
         grouped_experts=grouped_experts.grouped_experts,
         quantise=quantise.quantise,
