@@ -32,8 +32,10 @@ class OptionName:
 
 
 def all_options(registry: Registry) -> list[OptionName]:
-    """Every registered option, in the order of the axes."""
-    return [OptionName(axis, option.name) for axis in AXES for option in registry.options(axis)]
+    """Every registered option that is not checked apart, in the order of the axes."""
+    return [
+        OptionName(axis, option.name) for axis in AXES for option in registry.options(axis) if not option.checked_apart
+    ]
 
 
 def subjects_of(option: OptionName, bench: Workbench) -> list[Subject]:
@@ -74,4 +76,5 @@ def _changed(base: Variant, choices: Mapping[str, list[str]]) -> Iterator[Varian
 
 
 def _built_in(registry: Registry, axis: str) -> list[str]:
-    return [option.name for option in registry.options(axis) if registry.source(axis, option.name) in BUILT_IN]
+    options = [option for option in registry.options(axis) if not option.checked_apart]
+    return [option.name for option in options if registry.source(axis, option.name) in BUILT_IN]

@@ -31,6 +31,18 @@ CASES = {
         "takes-none-for-the-first-key": ["operator mqa_sparse_attention"],
         "scores-without-relu": ["operator index_scores"],
     },
+    "fp8 kernels": {
+        "rounds-towards-zero": ["operator quantise"],
+        "drops-a-scale": ["operator fp8_gemm", "equals_reference_that_quantises_alike"],
+        "turns-the-blocks": ["operator fp8_gemm"],
+        "takes-the-gates-scales": ["operator fp8_grouped_experts"],
+        "rotary-key-first": ["operator pack_latents"],
+        "one-scale-for-all": ["operator unpack_latents"],
+        "does-not-rotate": ["operator pack_index_keys"],
+        "forgets-the-keys-scales": ["operator fp8_index_scores"],
+        "sees-the-future": ["operator fp8_mqa_attention"],
+        "takes-none-for-the-first-key": ["operator fp8_mqa_sparse_attention"],
+    },
     "cache": {
         "keeps-the-first": ["reads_back_what_was_written", "truncate_then_continue_equals_fresh"],
         "forgets-steps": ["prefill_then_decode_equals_whole"],
@@ -71,10 +83,11 @@ CASES = {
         "ignores-lengths": ["decoding_is_greedy"],
     },
 }
-"""Axis -> planted fault -> checks that must name it."""
+"""Axis (with a word before it where an axis has several files) -> planted fault -> checks that must name it."""
 
 PLUGINS = {
     "kernels": "kernels",
+    "fp8 kernels": "fp8_kernels",
     "cache": "caches",
     "selector": "selectors",
     "form": "forms",
@@ -84,8 +97,14 @@ PLUGINS = {
 """Axis -> file under faults/."""
 
 
-NEEDS_CHANGES = {"answers-in-float32", "multiplies-masked-rows", "sees-the-future", "forgets-the-selection"}
-"""Faults that show under bf16, dsa or form mqa alone: single changes of the engine's defaults are checked too."""
+NEEDS_CHANGES = {
+    "answers-in-float32",
+    "multiplies-masked-rows",
+    "sees-the-future",
+    "forgets-the-selection",
+    "drops-a-scale",
+}
+"""Faults that show under bf16, fp8, dsa or form mqa alone: single changes of the engine's defaults are checked too."""
 
 
 def few_subjects(monkeypatch: pytest.MonkeyPatch, changes: int) -> None:
@@ -93,39 +112,46 @@ def few_subjects(monkeypatch: pytest.MonkeyPatch, changes: int) -> None:
     monkeypatch.setattr(subjects, "MODELS", {"tiny-v32": changes})
 
 
-def check(axis: str, name: str) -> list[str]:
-    return ["check", "--threads", "1", "--plugin", str(FAULTS / f"{PLUGINS[axis]}.py"), "--option", f"{axis}={name}"]
+def check(group: str, name: str) -> list[str]:
+    plugin = str(FAULTS / f"{PLUGINS[group]}.py")
+    return ["check", "--threads", "1", "--plugin", plugin, "--option", f"{axis_of(group)}={name}"]
+
+
+def axis_of(group: str) -> str:
+    return group.split()[-1]
 
 
 @pytest.mark.parametrize(
-    ("axis", "name", "checks"),
-    [(axis, name, checks) for axis, faults in CASES.items() for name, checks in faults.items()],
+    ("group", "name", "checks"),
+    [(group, name, checks) for group, faults in CASES.items() for name, checks in faults.items()],
 )
 def test_a_planted_fault_is_named(
-    axis: str, name: str, checks: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    group: str, name: str, checks: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_subjects(monkeypatch, changes=int(name in NEEDS_CHANGES))
-    assert main(check(axis, name)) == 1
+    assert main(check(group, name)) == 1
     found = set(
-        re.findall(rf"^FAIL {axis}={name} (.*?)(?: on .*)?(?: \(and \d+ more\))?:$", capsys.readouterr().out, re.M)
+        re.findall(
+            rf"^FAIL {axis_of(group)}={name} (.*?)(?: on .*)?(?: \(and \d+ more\))?:$", capsys.readouterr().out, re.M
+        )
     )
     assert set(checks) <= found
 
 
-@pytest.mark.parametrize("axis", CASES)
+@pytest.mark.parametrize("group", CASES)
 def test_the_unfaulted_twin_passes(
-    axis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    group: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few_subjects(monkeypatch, changes=int(axis != "decoding"))  # one that scores its whole text again takes long
-    assert main(check(axis, "sound")) == 0
+    few_subjects(monkeypatch, changes=int(group != "decoding"))  # one that scores its whole text again takes long
+    assert main(check(group, "sound")) == 0
     assert "FAIL" not in capsys.readouterr().out
 
 
 def test_every_planted_fault_has_a_case() -> None:
     from harness.contract.registry import Registry
 
-    for axis, faults in CASES.items():
-        path = str(FAULTS / f"{PLUGINS[axis]}.py")
+    for group, faults in CASES.items():
+        path, axis = str(FAULTS / f"{PLUGINS[group]}.py"), axis_of(group)
         registry = Registry([path], entry_points=False)
         planted = {option.name for option in registry.options(axis) if registry.source(axis, option.name) == path}
         assert planted == {"sound", *faults}
