@@ -40,8 +40,7 @@ def document(
     ]
     for quality in traces:
         parts += _sections(quality)
-    if live:
-        parts += ["## The whole gate", LIVE, trials.text(live)]
+    parts += ["## The whole gate", LIVE, *([trials.sample(live), trials.text(live)] if live else [NOT_TRIED])]
     if ends:
         parts += ["## Where a run's time goes", TIME, table(TIME_HEADERS, map(_time, ends, ends.values()))]
     return "\n\n".join([*parts, "## Accuracy on the same documents", accuracy.text()]) + "\n"
@@ -93,6 +92,9 @@ both in the same rounds; stored: A from ten minutes before. None of them can say
 LIVE = """`harness gate suites/quickstart.yaml --against HEAD` from end to end, as a user runs it, in a fresh clone
 (`make trials`): nothing changed; absorbed attention computed twice in the plugin of the working tree; and the same in
 the ref, so that the working tree is faster. A false alarm is a timed regression where nothing was planted."""
+
+
+NOT_TRIED = "No such trial is stored yet, so nothing is said about the whole gate here."
 
 
 def read_ends(runs: Sequence[Path]) -> dict[str, RunEnd]:

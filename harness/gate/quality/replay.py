@@ -47,6 +47,12 @@ class Share:
         high = float(special.betaincinv(self.count + 1, rest, 0.975)) if rest else 1.0
         return low, high
 
+    @property
+    def highest(self) -> float:
+        """The one-sided 95% bound: 3 in 100 for none of 100."""
+        rest = self.windows - self.count
+        return float(special.betaincinv(self.count + 1, rest, 0.95)) if rest else 1.0
+
 
 # --- ours -----------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.contract.planted import Planted
 from harness.errors import UsageError
-from harness.suite.schema import Workload
+from harness.suite.schema import Decode, Prefill
 
 BASE, SAME, BIMODAL = "base", "same", "bimodal"
 
@@ -32,7 +32,7 @@ class TracedCell(msgspec.Struct, frozen=True):
     """One cell of a trace."""
 
     name: str
-    workload: Workload
+    workload: Prefill | Decode
     metric: str
     """The timing that is kept, in ms as the worker reports it."""
     samples: int

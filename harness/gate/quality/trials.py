@@ -1,7 +1,8 @@
 """The live gate tried end to end: `python -m harness.gate.quality.trials`, resumable, one line a trial.
 
 Each trial is one `harness gate SUITE --against REF`, run as a user runs it, in a clone of this repository's HEAD: with
-nothing changed, with a slow-down planted in a plugin of the working tree, and with one planted in the ref.
+nothing changed, with a slow-down planted in a plugin of the working tree, and with one planted in the ref. A trial
+that ended is stored at once, and the same command goes on with those that are missing.
 """
 
 from __future__ import annotations
@@ -17,17 +18,24 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from tabulate import tabulate
 
 from harness.errors import EXIT_USAGE, UsageError
 from harness.gate.output.document import GateDocument
+from harness.gate.quality.replay import Share
 from harness.gate.verdict import Verdict
 from harness.run.client import package_root
 
 SAME, SLOWER_TREE, SLOWER_REF = "same", "slower working tree", "slower ref"
+KINDS = {"aa": SAME, "tree": SLOWER_TREE, "ref": SLOWER_REF}
+"""Names for `--only`."""
+PLANNED = {SAME: 20, SLOWER_TREE: 3, SLOWER_REF: 3}
+"""How many of each kind say enough."""
+SPOKEN = {SAME: "unchanged", SLOWER_TREE: "with a slower working tree", SLOWER_REF: "with a slower ref"}
+MINUTES = 8.0
+"""What one of `quickstart` takes on two free cores, about; stored trials know better."""
 
 PLUGIN = "plugins/harness_plugins/native_forms.py"
 PLANT = '''
@@ -51,6 +59,7 @@ class Trial(msgspec.Struct, frozen=True):
     """One gate run."""
 
     kind: str
+    suite: str
     commit: str
     started: str
     seconds: float
@@ -74,16 +83,41 @@ class Trial(msgspec.Struct, frozen=True):
 def run_trials(suite: Path, out: Path, wanted: dict[str, int]) -> list[Trial]:
     """Run what is missing of so many trials a kind, and return all that are stored.
 
-    Raises UsageError when the repository cannot be cloned or the gate leaves no report.
+    Only trials of the same suite count. Raises UsageError when the repository cannot be cloned or the gate leaves no
+    report.
     """
+    print(forecast(_of(suite, read_trials(out)), wanted), file=sys.stderr)
     for kind, count in wanted.items():
-        while sum(trial.kind == kind for trial in read_trials(out)) < count:
+        while _counted(_of(suite, read_trials(out)))[kind] < count:
             trial = _trial(suite, kind)
             out.parent.mkdir(parents=True, exist_ok=True)
             with out.open("ab") as file:
                 file.write(msgspec.json.encode(trial) + b"\n")
             print(f"{kind}: {trial.outcome}, exit code {trial.exit_code}, {trial.seconds:.0f} s", file=sys.stderr)
+            print(forecast(_of(suite, read_trials(out)), wanted), file=sys.stderr)
     return read_trials(out)
+
+
+def forecast(stored: Sequence[Trial], wanted: Mapping[str, int]) -> str:
+    """What is left of the wanted trials, and how long that will take at the pace of those that are stored.
+
+    >>> forecast([], {SAME: 20, SLOWER_REF: 3})
+    '0 of 23 trials are there; 23 to go, about 184 minutes (8.0 each)'
+    """
+    there = _counted(stored)
+    missing = sum(max(0, count - there[kind]) for kind, count in wanted.items())
+    each = statistics.median(trial.seconds for trial in stored) / 60 if stored else MINUTES
+    total = sum(wanted.values())
+    left = f"{missing} to go, about {missing * each:.0f} minutes ({each:.1f} each)" if missing else "none to go"
+    return f"{total - missing} of {total} trials are there; {left}"
+
+
+def _of(suite: Path, trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.suite == suite.stem]
+
+
+def _counted(trials: Sequence[Trial]) -> Counter[str]:
+    return Counter(trial.kind for trial in trials)
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -102,6 +136,20 @@ def text(trials: Sequence[Trial]) -> str:
     kinds = dict.fromkeys(trial.kind for trial in trials)
     rows = [_row(kind, [trial for trial in trials if trial.kind == kind]) for kind in kinds]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def sample(trials: Sequence[Trial]) -> str:
+    """How many there are of how many, and what the unchanged ones rule out at 95%."""
+    there = _counted(trials)
+    counts = ", ".join(f"{there[kind]} of {count} {SPOKEN[kind]}" for kind, count in PLANNED.items())
+    if not there[SAME]:
+        return f"Trials so far: {counts}. Without an unchanged one nothing is known about false alarms."
+    unchanged = [trial for trial in trials if trial.kind == SAME]
+    alarmed = Share(sum(bool(trial.false_alarms) for trial in unchanged), len(unchanged))
+    return (
+        f"Trials so far: {counts}, on {len({trial.commit for trial in trials})} commits. {alarmed.count} of "
+        f"{alarmed.windows} unchanged runs cried wolf; at 95% the share of such runs is at most {alarmed.highest:.0%}."
+    )
 
 
 def _row(kind: str, trials: Sequence[Trial]) -> tuple[str, ...]:
@@ -138,7 +186,7 @@ def _trial(suite: Path, kind: str) -> Trial:
         started, begun = datetime.now(UTC), time.monotonic()
         done, document = _gate(clone, suite, reference, Path(folder))
         seconds = time.monotonic() - begun
-    return _summary(kind, commit, started.isoformat(timespec="seconds"), seconds, done, document)
+    return _summary(kind, suite.stem, commit, started.isoformat(timespec="seconds"), seconds, done, document)
 
 
 def _plant(clone: Path, kind: str) -> str:
@@ -170,12 +218,15 @@ def _gate(clone: Path, suite: Path, reference: str, folder: Path) -> tuple[int, 
     return done.returncode, msgspec.json.decode(report.read_bytes(), type=GateDocument)
 
 
-def _summary(kind: str, commit: str, started: str, seconds: float, code: int, document: GateDocument) -> Trial:
+def _summary(
+    kind: str, suite: str, commit: str, started: str, seconds: float, code: int, document: GateDocument
+) -> Trial:
     findings = document.report.findings
     slowed = [one for one in findings if SLOWED in one.cell and one.metric in ("ttft", "tpot")]
     innocent = [one for one in findings if one.timed and (kind != SLOWER_TREE or SLOWED not in one.cell)]
     return Trial(
         kind=kind,
+        suite=suite,
         commit=commit,
         started=started,
         seconds=round(seconds, 1),
@@ -202,10 +253,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.gate.quality.trials", description=__doc__)
     parser.add_argument("--suite", type=Path, default=Path("suites/quickstart.yaml"), help="relative to the repository")
     parser.add_argument("--out", type=Path, default=Path("results/traces/live.jsonl"))
-    parser.add_argument("--same", type=int, default=20, help="trials with nothing changed (default: 20)")
-    parser.add_argument("--planted", type=int, default=3, help="trials with each plant (default: 3)")
+    parser.add_argument(
+        "--only", choices=tuple(KINDS), action="append", help="nothing changed, or planted there (repeatable)"
+    )
+    parser.add_argument("--count", type=int, help="trials of each kind (default: 20 unchanged, 3 with each plant)")
     args = parser.parse_args(argv)
-    wanted: dict[str, Any] = {SAME: args.same, SLOWER_TREE: args.planted, SLOWER_REF: args.planted}
+    if args.count is not None and args.count < 1:
+        parser.error(f"argument --count: {args.count} is not a whole number of at least 1")
+    wanted = {kind: args.count or PLANNED[kind] for name, kind in KINDS.items() if name in (args.only or KINDS)}
     try:
         run_trials(args.suite, args.out.resolve(), wanted)
     except KeyboardInterrupt:

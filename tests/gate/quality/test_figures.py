@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from harness.errors import UsageError
 from harness.gate.quality.accuracy_trials import AccuracyTrials
-from harness.gate.quality.document import document, main, read_ends, write
+from harness.gate.quality.document import NOT_TRIED, document, main, read_ends, write
 from harness.gate.quality.figures import RULES, SLOWER, Quality, _judged
 from harness.gate.quality.replay import Share
 from harness.gate.quality.trace import Trace, append
@@ -100,6 +100,7 @@ def test_where_runs_spent_their_time_is_told_of_runs_that_say_so(tmp_path: Path)
     ends = read_ends(sorted((tmp_path / "results").iterdir()))
     trace = Quality(replace_context(fake_trace(14)), flips=1)
     text = document([trace], AccuracyTrials.simulate(5), (), ends)
+    assert NOT_TRIED in text
     rows = [line for line in text.splitlines() if "/r" in line and "%" in line]
     assert [[cell.strip() for cell in row.split("|")[2:6]] for row in rows] == [
         ["100", "94%", "20%", "yes"],

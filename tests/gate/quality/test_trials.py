@@ -18,8 +18,10 @@ from harness.gate.quality.trials import (
     SLOWER_REF,
     SLOWER_TREE,
     Trial,
+    forecast,
     read_trials,
     run_trials,
+    sample,
     text,
 )
 from harness.gate.verdict import Control, Finding, GateReport, Side, Verdict
@@ -93,15 +95,71 @@ def test_trials_go_on_where_they_stopped(repository: Path, monkeypatch: pytest.M
     assert stored[3].controls == {"A/A": True}
 
 
+GOOD = Trial(
+    kind=SAME, suite="quickstart", commit="c", started="now", seconds=120.0, exit_code=0, outcome="pass",
+    verdicts={"pass": 9}, timed={"pass": 4}, slowed={"pass": 2}, ratios=[1.0], false_alarms=[], controls={"A/A": True},
+)  # fmt: skip
+BAD = replace(
+    GOOD, commit="d", seconds=180.0, exit_code=3, outcome="unfit", timed={"inconclusive": 4}, slowed={}, ratios=[],
+    false_alarms=["x tpot"], controls={"A/A": False},
+)  # fmt: skip
+
+
 def test_the_table_counts_what_came_out() -> None:
-    good = Trial(SAME, "c", "now", 120.0, 0, "pass", {"pass": 9}, {"pass": 4}, {"pass": 2}, [1.0], [], {"A/A": True})
-    bad = Trial(
-        SAME, "c", "now", 180.0, 3, "unfit", {"pass": 9}, {"inconclusive": 4}, {}, [], ["x tpot"], {"A/A": False}
-    )
-    row = [cell.strip() for cell in text([good, good, bad]).splitlines()[2].split("|")[1:-1]]
+    row = [cell.strip() for cell in text([GOOD, GOOD, BAD]).splitlines()[2].split("|")[1:-1]]
     assert row == ["nothing", "3", "2 x 0, 1 x 3", "8 pass, 4 inconclusive", "", "", "1", "2 of 3", "2.0"]
-    slow = replace(good, kind=SLOWER_TREE, slowed={"regression": 2}, ratios=[1.12, 1.3])
+    slow = replace(GOOD, kind=SLOWER_TREE, slowed={"regression": 2}, ratios=[1.12, 1.3])
     assert "| 2 regression          | +12% to +30% |" in text([slow])
+
+
+def test_few_trials_say_how_little_they_rule_out() -> None:
+    one = sample([GOOD, replace(GOOD, kind=SLOWER_REF, commit="e")])
+    assert "1 of 20 unchanged, 0 of 3 with a slower working tree, 1 of 3 with a slower ref, on 2 commits" in one
+    assert "0 of 1 unchanged runs cried wolf; at 95% the share of such runs is at most 95%" in one
+    assert "0 of 20 unchanged runs cried wolf; at 95% the share of such runs is at most 14%" in sample([GOOD] * 20)
+    assert "1 of 3 unchanged runs cried wolf" in sample([GOOD, GOOD, BAD])
+    assert "nothing is known about false alarms" in sample([replace(GOOD, kind=SLOWER_TREE)])
+
+
+def test_the_forecast_goes_by_the_pace_of_what_is_stored() -> None:
+    wanted = {SAME: 5, SLOWER_TREE: 1}
+    assert forecast([GOOD, BAD], wanted) == "2 of 6 trials are there; 4 to go, about 10 minutes (2.5 each)"
+    assert forecast([GOOD] * 7, {SAME: 5}) == "5 of 5 trials are there; none to go"
+
+
+def test_trials_of_another_suite_do_not_count(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trials, "_gate", lambda *_: (0, document(finding(MQA, Verdict.PASS))))
+    run_trials(Path("suites/one.yaml"), tmp_path / "live.jsonl", {SAME: 1})
+    stored = run_trials(Path("suites/other.yaml"), tmp_path / "live.jsonl", {SAME: 2})
+    assert [trial.suite for trial in stored] == ["one", "other", "other"]
+    assert "0 of 2 trials are there; 2 to go, about 16 minutes (8.0 each)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ([], {SAME: 20, SLOWER_TREE: 3, SLOWER_REF: 3}),
+        (["--only", "aa"], {SAME: 20}),
+        (["--only", "ref", "--only", "tree", "--count", "2"], {SLOWER_TREE: 2, SLOWER_REF: 2}),
+    ],
+)
+def test_parts_can_be_chosen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: list[str], wanted: dict[str, int]
+) -> None:
+    asked = []
+    monkeypatch.setattr(trials, "run_trials", lambda suite, out, kinds: asked.append((suite, out, kinds)))
+    out = tmp_path / "live.jsonl"
+    assert trials.main(["--out", str(out), *flags]) == 0
+    assert asked == [(Path("suites/quickstart.yaml"), out, wanted)]
+
+
+@pytest.mark.parametrize("flags", [["--only", "slow"], ["--count", "0"]])
+def test_a_part_that_is_none_is_refused(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        trials.main(flags)
+    assert ended.value.code == 2
 
 
 def test_a_gate_without_a_report_is_an_error(repository: Path, tmp_path: Path) -> None:
