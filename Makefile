@@ -7,7 +7,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint tables traces trials quality clean
+.PHONY: help run test lint gpu tables traces trials quality clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ lint: $(INSTALLED)  ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Uses the Python that is there and installs nothing: a machine with a GPU often has no way to a package index.
+gpu:  ## tests and suites for a GPU, in nine minutes: make gpu RESULTS=DIR [PYTHON=python3]
+	PYTHONPATH=.:plugins:$(PYTHONPATH) $(if $(filter command environment,$(firstword $(origin PYTHON))),$(PYTHON),python3) -m harness.gpu $(or $(RESULTS),results/gpu) $(ARGS)
+
 tables: $(INSTALLED)  ## put the tables of results/cpu into the documents
 	$(VENV)/bin/python docs/tables.py
 
@@ -36,8 +40,8 @@ traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md: 80 minu
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.recorder results/traces/quiet.jsonl.gz --minutes 40
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.recorder results/traces/busy.jsonl.gz --minutes 40 --neighbours 2
 
-trials: $(INSTALLED)  ## try the whole gate 26 times in fresh clones: hours, resumable
-	$(VENV)/bin/python -m harness.gate.quality.trials
+trials: $(INSTALLED)  ## try the whole gate 26 times in fresh clones: hours, resumable; ARGS='--only aa --count 5' for a part
+	$(VENV)/bin/python -m harness.gate.quality.trials $(ARGS)
 
 quality: $(INSTALLED)  ## write docs/gate_quality.md from the recorded traces
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.document
