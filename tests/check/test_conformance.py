@@ -14,12 +14,10 @@ from harness.contract.registry import Registry
 REGISTRY = Registry(entry_points=False)
 FACTS = MachineFacts("Linux", "x86_64", "cpu", 1, 2**33, "cpu")
 
-NOT_APPLICABLE = {
-    "engine=hf": {"unused_memory_is_never_read", "selection_is_valid"},
-    "kernels=sdpa": {"unused_memory_is_never_read", "selection_is_valid", "operator"},
-    "kernels=hf-eager": {"unused_memory_is_never_read", "selection_is_valid", "operator"},
-}
-"""What transformers cannot be asked: its cache grows, it selects keys by itself, and it fills no operator table."""
+OF_HF = {"unused_memory_is_never_read", "selection_is_valid", "equals_reference_that_quantises_alike"}
+NOT_APPLICABLE = {"engine=hf": OF_HF, "kernels=sdpa": OF_HF | {"operator"}, "kernels=hf-eager": OF_HF | {"operator"}}
+"""What transformers cannot be asked: its cache grows, it selects keys by itself, quantises nothing, and it fills no
+operator table."""
 
 pytestmark = pytest.mark.slow
 
