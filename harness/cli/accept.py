@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.gate.baselines.baseline import Baseline
 
 EXAMPLES = """  harness accept results/quickstart-20260101T000000Z --reason "first baseline on the build machine"
-  harness accept results/longctx-20260102T000000Z --reason "DSA keeps twice the keys; +6% TTFT agreed in #41"
+  harness accept results/longctx-20260102T000000Z --reason "DSA keeps twice the keys; +6% TTFT agreed in review"
 
 Commit the folder that it prints. A run that `--only` narrowed replaces its own cells and leaves the others."""
 

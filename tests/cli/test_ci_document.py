@@ -34,7 +34,7 @@ def test_the_workflow_is_one_and_its_commands_exist() -> None:
     assert (SUITES / args.suite).exists()
     written = {str(path) for path in (args.markdown, args.junit, args.json)}
     assert written == {"gate.md", "gate.xml", "gate.json"}
-    assert all(step.get("if") == "always()" for step in steps_of_job[-3:])
+    assert all(step.get("if", "").startswith("always()") for step in steps_of_job[-3:])
     for script in scripts:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
