@@ -56,8 +56,10 @@ def reference(request: pytest.FixtureRequest) -> tuple[str, torch.Tensor]:
     return request.param, answer(runner(form="mha", selector=request.param))
 
 
-def judged(selector: str, precision: str, logits: torch.Tensor, expected: torch.Tensor) -> list[str]:
-    variant = DENSE.with_options({"selector": selector, "precision": precision})
+def judged(
+    selector: str, precision: str, logits: torch.Tensor, expected: torch.Tensor, cache: str = "latent"
+) -> list[str]:
+    variant = DENSE.with_options({"selector": selector, "precision": precision, "cache": cache})
     allowed = tolerance(variant, DENSE.with_options({"selector": selector}), resolve("tiny-v32"))
     return faults(row_errors(logits, expected), allowed)
 
@@ -68,6 +70,17 @@ def test_correct_variants_pass(reference: tuple[str, torch.Tensor], form: str, p
     selector, expected = reference
     logits = answer(runner(form=form, selector=selector, precision=precision))
     assert judged(selector, precision, logits, expected) == []
+
+
+@pytest.mark.parametrize(("precision", "cache"), [("fp8", "latent"), ("fp32", "fp8"), ("fp8_ue8m0", "fp8")])
+def test_variants_that_quantise_pass_and_nonsense_does_not(
+    reference: tuple[str, torch.Tensor], precision: str, cache: str
+) -> None:
+    selector, expected = reference
+    logits = answer(runner(form="mqa", selector=selector, precision=precision, cache=cache))
+    assert judged(selector, precision, logits, expected, cache) == []
+    assert judged(selector, "fp32", logits, expected)  # far from what FP32 is allowed
+    assert judged(selector, precision, logits.roll(1, 0), expected, cache)
 
 
 def test_correct_fp32_variants_are_far_below_their_tolerance(reference: tuple[str, torch.Tensor]) -> None:
@@ -97,13 +110,17 @@ def test_coarser_means_looser() -> None:
         assert one.reason
         assert one.typical < one.worst <= MOST < math.sqrt(2)
     for selector in ("dense", "dsa"):
-        assert TOLERANCES["fp32", selector].typical < TOLERANCES["bf16", selector].typical
+        typical = [TOLERANCES[one, selector].typical for one in ("fp32", "bf16", "fp8 cache", "fp8")]
+        assert typical == sorted(typical)
 
 
 def test_the_coarser_of_two_cells_decides() -> None:
     bf16 = DENSE.with_options({"precision": "bf16"})
     assert tolerance(DENSE, bf16, CONFIG) == tolerance(bf16, DENSE, CONFIG) == TOLERANCES["bf16", "dense"]
     assert tolerance(DENSE.with_options({"precision": "fp64"}), DENSE, CONFIG) == TOLERANCES["fp32", "dense"]
+    packed = DENSE.with_options({"cache": "fp8"})
+    assert tolerance(packed, bf16, CONFIG) == TOLERANCES["fp8 cache", "dense"]
+    assert tolerance(packed.with_options({"precision": "fp8"}), bf16, CONFIG) == TOLERANCES["fp8", "dense"]
 
 
 @pytest.mark.parametrize(
