@@ -1,7 +1,7 @@
 """The `harness` command: one module per subcommand, imported before anything slow, so that --help answers at once.
 
-Exit codes: 0 everything passed or cannot run here, 1 a cell failed or a gate found a regression, 2 bad input or a
-broken gate, 3 a gate that could not decide, 130 interrupted.
+Exit codes: 0 everything passed or cannot run here, 1 a cell failed or a gate found a regression, 2 bad input, a broken
+gate or an error of harness itself, 3 a gate that could not decide, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import difflib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -93,6 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("harness: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception:  # Python's own exit code for it is 1, which would say "a regression"
+        traceback.print_exc()
+        print("harness: this is an error of harness itself, or of a plugin; nothing is known", file=sys.stderr)
+        return EXIT_USAGE
 
 
 if __name__ == "__main__":

@@ -7,13 +7,26 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from harness.errors import UsageError
+
 
 def emit(text: str) -> None:
-    """Print to stdout. A reader that has gone away is no error: the command's exit code stays its own."""
+    """Print to stdout. A reader that has gone away is no error: the command's exit code stays its own.
+
+    Raises UsageError when stdout cannot take it, such as a file on a full disk.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_the_rest()
+    except OSError as error:
+        _drop_the_rest()
+        raise UsageError(f"cannot be printed: {error.strerror}", "stdout") from None
+
+
+def _drop_the_rest() -> None:
+    """What is still buffered goes nowhere, so that the interpreter's last flush does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def width() -> int:

@@ -193,6 +193,21 @@ def test_a_misspelt_option_names_the_nearest_of_its_command(
     assert error.rstrip().endswith(near)
 
 
+def test_an_error_of_its_own_is_no_regression(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a planted bug")
+
+    monkeypatch.setattr("harness.cli.gating.open_side", broken)
+    monkeypatch.setattr("harness.cli.gating.rules_from", lambda *_: None)
+    monkeypatch.setattr("harness.records.store.RunFolder.open", lambda _: type("Run", (), {"header": Path("x")}))
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert "RuntimeError: a planted bug" in error
+    assert error.rstrip().endswith("nothing is known")
+
+
 def tensor_suite(folder: Path) -> Path:
     """A suite over a real tiny checkpoint, run by the native engine."""
     suite = {

@@ -177,6 +177,7 @@ def test_accepting_times_of_an_overloaded_machine_is_warned_of(
         (["compare", "{new}", "{nowhere}"], "holds no run"),
         (["compare", "{bare}", "{bare}"], "no `gate:` section"),
         (["compare", "{new}", "{new}", "--json", "{nowhere}/x.json"], "--json"),
+        (["compare", "{new}", "{new}", "--json", "/dev/full"], "cannot be written: No space left"),
         (["compare", "{new}", "{new}", "--waivers", "{nowhere}"], "does not exist"),
         (["gate", "{suite}"], "say what to compare"),
         (["gate", "{suite}", "--run", "{new}", "--against", "HEAD"], "say what to compare"),
@@ -214,6 +215,15 @@ def test_bad_input_is_one_message_and_two(
     assert error.startswith("harness: ")
     assert text in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_full_disk_behind_stdout_is_no_regression(tmp_path: Path) -> None:
+    stored = planted(tmp_path)
+    command = [sys.executable, "-m", "harness.cli.main", "compare", stored, stored]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "harness: stdout: cannot be printed: No space left on device\n"
 
 
 def test_stored_comparisons_import_no_torch(tmp_path: Path) -> None:
