@@ -98,7 +98,7 @@ def test_a_clock_that_jumps_backwards_changes_nothing(tmp_path: Path, monkeypatc
 
 def test_no_duration_is_read_off_a_clock_that_can_jump() -> None:
     """`time.time` follows the wall; durations and limits go by `monotonic` and `perf_counter`."""
-    files = [path for part in ("run", "measure", "records") for path in (ROOT / "harness" / part).glob("*.py")]
+    files = [path for part in ("run", "measure", "records", "gate") for path in (ROOT / "harness" / part).rglob("*.py")]
     for path in files:
         used = [
             node

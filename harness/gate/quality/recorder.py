@@ -218,14 +218,14 @@ def _header(path: Path, bench: Bench, neighbours: int) -> Header:
 
 
 def _session(bench: Bench, trace: Trace, rounds: int) -> Session:
-    number, begun, started = len(trace.sessions), time.monotonic(), time.time()
+    number, begun, started = len(trace.sessions), time.monotonic(), datetime.now(UTC)
     draw = random.Random(f"{trace.header.name} {number}")
     with bench.workers(trace.header.planted) as workers:
         ready = time.monotonic()
         cells = {cell.name: take_turns(workers, cell, rounds, draw) for cell in trace.header.cells}
     return Session(
         number=number,
-        started=round(started, 1),
+        started=round(started.timestamp(), 1),
         start_seconds=round(ready - begun, 2),
         seconds=round(time.monotonic() - begun, 2),
         load=machine.load_average(),

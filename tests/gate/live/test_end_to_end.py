@@ -89,12 +89,19 @@ def test_a_ref_without_workers_is_incomparable(tmp_path: Path, repository: TestR
     assert code == 3
 
 
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "harness.run.worker" in " ".join(process.cmdline())
+    except psutil.Error:  # a git that has just ended
+        return False
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_neither_workers_nor_worktree(repository: TestRepository) -> None:
     process = repository.start("gate", "faults.yaml", "--against", "HEAD")
     parent = psutil.Process(process.pid)
     end = time.monotonic() + 120
-    while not any("harness.run.worker" in " ".join(child.cmdline()) for child in parent.children()):
+    while not any(map(is_worker, parent.children())):
         assert time.monotonic() < end
         time.sleep(0.05)
     workers = parent.children(recursive=True)
