@@ -27,7 +27,8 @@ CHOICES = (
 )
 """Flags that make a suite, where none is given."""
 
-REASON_WIDTH = 40
+REASON_WIDTH = 36
+"""Of the last column, so that a line of a table fits a hundred columns."""
 
 
 def add_parser(commands: Any) -> None:

@@ -21,6 +21,11 @@ class Query:
     facts: MachineFacts
 
 
+def nothing_needed(_: MachineFacts) -> Mapping[str, str]:
+    """The default answer: a process needs no variable of its own."""
+    return {}
+
+
 def always_supported(_: Query) -> Sequence[str]:
     """The default answer: no reason against it."""
     return ()
@@ -57,6 +62,12 @@ class Option:
     """Engines only: the option that this engine takes on each axis that a suite does not name."""
     reference_only: bool = False
     """True for options that exist as an oracle (such as fp64) and are never timed."""
+    checked_apart: str = ""
+    """Why the conformance kit leaves this option out unless it is named: what checking it costs, or needs."""
+
+    environment: Callable[[MachineFacts], Mapping[str, str]] = nothing_needed
+    """Variables that a process on such a machine must be started with, for what is decided when a library is first
+    imported. Not for settings: whoever reads a record cannot see them."""
 
     def load(self) -> Any:
         """Import and return what the factory names. Raises ImportError with the missing name."""

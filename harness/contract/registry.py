@@ -16,11 +16,19 @@ import pluggy
 
 from harness.contract import hookspecs
 from harness.contract.columns import Column
+from harness.contract.facts import MachineFacts
 from harness.contract.options import Option, Query
 from harness.errors import UsageError, unknown
 from harness.suite.variant import AXES, Variant
 
-BUILT_IN = ("harness_plugins.native", "harness_plugins.eager", "harness_plugins.triton", "harness_plugins.hf")
+BUILT_IN = (
+    "harness_plugins.native",
+    "harness_plugins.eager",
+    "harness_plugins.triton",
+    "harness_plugins.torch_compile",
+    "harness_plugins.scaled_mm",
+    "harness_plugins.hf",
+)
 """Modules of the installed plugins that ship with the project."""
 
 ENTRY_POINT_GROUP = "harness.plugins"
@@ -88,6 +96,15 @@ class Registry:
                 raise UsageError(what, _line_in(error)) from error
             reasons += [reason for reason in found if reason not in reasons]
         return reasons
+
+    def environment(self, variant: Variant, facts: MachineFacts) -> dict[str, str]:
+        """Variables that the variant's worker is started with. Raises UsageError when two options disagree."""
+        given: dict[str, str] = {}
+        for axis, name in variant.items():
+            for variable, value in self.option(axis, name).environment(facts).items():
+                if given.setdefault(variable, value) != value:
+                    raise UsageError(f"{axis}={name} needs {variable}={value}, another option {given[variable]!r}")
+        return given
 
     def load(self, variant: Variant) -> dict[str, Any]:
         """Import what every option of the variant names: axis to object. Called in workers, before any clock."""

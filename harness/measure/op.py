@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -38,8 +39,8 @@ FLOOR = {torch.float64: 1e-10, torch.float32: 5e-6, torch.bfloat16: 5e-6}
 QUANTISED_DIFF = {"fp8_grouped_experts": 1e-3}
 """What an FP8 operator may add to the quantising of its inputs, in `calc_diff` (DeepSeek's ladder): 1e-5, more where
 it quantises again what it has computed and rounded itself."""
-CALLS = 8
-"""Calls each way in a block: asking for a block costs as much as some of them."""
+CALLS, BLOCK_SECONDS = 8, 0.2
+"""Calls each way in a block, and the time after which no more follow: asking for a block costs as much as several."""
 
 TIMING = ("latency_cold", "latency")
 RATES = ("flop_rate", "byte_rate", "ceiling_share")
@@ -82,13 +83,13 @@ class OpMeasurement(Measurement):
     def block(self, inputs: int | None = None) -> dict[str, list[float]]:
         """A few calls each way. The inputs are the same in every block: what a device does with them does not depend
         on their values, and fresh ones would cost more than the call."""
-        clock = self.ceilings.clock
-        taken: dict[str, list[float | None]] = {
-            "latency": [clock.warm(self._run) for _ in range(CALLS)],
-            "latency_cold": [clock.cold(self._run) for _ in range(CALLS)],
-        }
-        samples = {name: [one for one in values if one is not None] for name, values in taken.items()}
-        samples = {name: values for name, values in samples.items() if values}
+        samples: dict[str, list[float]] = {}
+        begun = time.perf_counter()
+        for _ in range(CALLS):
+            for name, value in self._once().items():
+                samples.setdefault(name, []).append(value)
+            if time.perf_counter() - begun > BLOCK_SECONDS:
+                break
         for name, values in samples.items():
             self.samples[name] += values
         return {} if self._unreal() else samples
@@ -106,6 +107,12 @@ class OpMeasurement(Measurement):
         return Outcome(Status.PASSED, [], metrics, context)
 
     # --- time -------------------------------------------------------------------------------------
+
+    def _once(self) -> dict[str, float]:
+        """Milliseconds of one call each way, as far as the device can tell them."""
+        clock = self.ceilings.clock
+        taken = {"latency": clock.warm(self._run), "latency_cold": clock.cold(self._run)}
+        return {name: value for name, value in taken.items() if value is not None}
 
     def _run(self) -> Any:
         return self.call(*self.arguments)

@@ -116,17 +116,25 @@ class NativeRunner(Runner):
         return self.model.head(hidden).float()
 
     def _counts(self, tokens_BT: torch.Tensor, lengths_B: torch.Tensor | None) -> list[int]:
-        """How many tokens every sequence brings. Raises UsageError for bad lengths and ids outside the vocabulary."""
+        """How many tokens every sequence brings. Raises UsageError for bad lengths and ids outside the vocabulary.
+
+        Ids that are on a GPU already are not looked at: reading them back would wait for everything before them. The
+        embedding's own check ends the process there.
+        """
         batch, width = tokens_BT.shape
         counts: Sequence[int] = [width] * batch if lengths_B is None else [int(n) for n in lengths_B]
         if len(counts) != batch:
             raise UsageError(f"got {len(counts)} lengths for {batch} sequences")
         if width == 0 or any(not 1 <= count <= width for count in counts):
             raise UsageError(f"every sequence needs between 1 and {width} of the {width} columns; lengths are {counts}")
+        if tokens_BT.device.type == "cpu":
+            self._require_known(tokens_BT)
+        return list(counts)
+
+    def _require_known(self, tokens_BT: torch.Tensor) -> None:
         low, high = int(tokens_BT.min()), int(tokens_BT.max())
         if low < 0 or high >= self.config.vocab_size:
             raise UsageError(f"token ids must be below vocab_size {self.config.vocab_size}; found {low} to {high}")
-        return list(counts)
 
 
 def _native(state: State) -> NativeState:

@@ -9,6 +9,7 @@ from harness import load_runner
 from harness.contract.synthetic import synthetic_field
 from harness.errors import UsageError
 from harness.model.presets import PRESETS
+from harness.model.runner import NativeRunner
 from tests.support.checkpoints import random_tokens
 from tests.support.running import relative_l2
 
@@ -148,3 +149,12 @@ def test_decode_beyond_the_state_is_refused() -> None:
     runner.prefill(random_tokens(1, 3, vocab_size=128), state)
     with pytest.raises(UsageError, match="the state holds at most 3 tokens a sequence; this call makes 4"):
         runner.decode(torch.tensor([1]), state)
+
+
+def test_tokens_that_are_not_on_the_host_are_not_read_back() -> None:
+    """A look at them would make the host wait for a GPU once a call; `meta` tensors stand in: they have no values."""
+    runner = load_runner("tiny-v3")
+    assert isinstance(runner, NativeRunner)
+    assert runner._counts(torch.empty(2, 3, dtype=torch.int64, device="meta"), None) == [3, 3]
+    with pytest.raises(UsageError, match="below vocab_size 128; found 0 to 128"):
+        runner._counts(torch.tensor([[0, 128]]), None)
