@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
+from harness.gate.live.stage import Stage
 from harness.gate.statistics.sequential import PAIRS_PER_VISIT
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.records.conditions import Conditions
 from tests.gate.live.planted import BASE, NEW, RELATIVE, LiveTurn, Machine, judged, planted_gate
-from tests.run.planted import failing
+from tests.run.planted import Quiet, failing
 
 
 def noisy(deviation: float = 0.02, seed: int = 3, **slower: float) -> Any:
@@ -114,6 +115,18 @@ def test_an_undecided_cell_ends_with_its_budget(tmp_path: Path, monkeypatch: pyt
     assert 2.5 <= found.seconds < 2.5 + PAIRS_PER_VISIT * 2 * 3 * 0.02
     assert found.reasons[0].endswith("; its 2.5 s of turns are spent")
     assert report.exit_code == 3
+
+
+def test_visits_that_nobody_expected_are_still_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the bar stood at its end while cells were undecided, it told nobody anything."""
+    gate = planted_gate(tmp_path, monkeypatch, Machine(noisy(0.3)), lengths=[8])
+    shown, ahead = Quiet(), []
+    monkeypatch.setattr(shown, "say", lambda text: ahead.append((text, shown.total - shown.done)))
+    gate.stage = Stage(shown)
+    gate.report()
+    starting = {text: left for text, left in ahead if text.endswith("starting workers")}
+    assert len(starting) > 5
+    assert all(left >= 1 for text, left in starting.items() if text.startswith("visit"))
 
 
 def test_pairs_share_their_inputs_and_either_side_may_be_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
