@@ -17,6 +17,7 @@ from harness.compile.pool import environment
 from harness.compile.target import TARGETS
 from harness.contract.registry import Registry
 from harness.contract.runner import EngineRequest
+from harness.contract.slots import OPERATORS
 from harness.errors import UsageError
 from harness.measure.compile import CompileMeasurement, metrics_of
 from harness.measure.measurement import Bench, Outcome, Shared
@@ -24,6 +25,7 @@ from harness.measure.no_model import without_model
 from harness.model.presets import PRESETS
 from harness.records.record import Status
 from harness.suite.cell import CellId
+from harness.suite.load import load_suite
 from harness.suite.schema import Compile
 from tests.compile import toy_kernels
 
@@ -183,3 +185,13 @@ def test_the_verb_shows_every_build_and_fails_when_one_does(tmp_path: Path, caps
     assert "FAILS" in shown
     assert "failed: toy:compile[operator=rotary,target=sm_90]" in shown
     assert max(map(len, shown.splitlines()[:8])) <= 100
+
+
+def test_the_suite_asks_for_every_operator_on_every_target() -> None:
+    """An operator that the suite does not name would never be compiled in CI."""
+    suite = load_suite(Path(__file__).parents[2] / "suites" / "kernels_compile.yaml").suite
+    asked = {
+        table.workloads[0].target: table.workloads[0].operator  # type: ignore[union-attr]
+        for table in suite.tables.values()
+    }
+    assert asked == {name: list(OPERATORS) for name in TARGETS}
