@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.contract import Option, Query, hookimpl
+from harness.contract import MachineFacts, Option, Query, hookimpl
 
 
 @hookimpl
@@ -21,6 +21,8 @@ def harness_options() -> Sequence[Option]:
             factory=_operators,
             summary="Triton kernels for NVIDIA GPUs from sm_80 on; interpreted, and never timed, on a CPU",
             unsupported=_unsupported,
+            environment=_environment,
+            checked_apart="on a CPU it is interpreted, which takes minutes",
         )
     ]
 
@@ -39,6 +41,11 @@ def _unsupported(query: Query) -> Sequence[str]:
     if query.facts.device == "cuda" and capability is not None and capability < (8, 0):
         reasons.append(f"kernels triton need compute capability 8.0, this GPU has {capability[0]}.{capability[1]}")
     return reasons
+
+
+def _environment(facts: MachineFacts) -> Mapping[str, str]:
+    """Triton decides when it is first imported whether it compiles or interprets."""
+    return {"TRITON_INTERPRET": "1"} if facts.device == "cpu" else {}
 
 
 def _operators() -> Any:
