@@ -31,6 +31,10 @@ class OptionName:
         return f"{self.axis}={self.name}"
 
 
+DEAR_PAIR = ("form", "selector")
+"""The one pair of axes on which an option that is checked apart is tried: between them they call every operator."""
+
+
 def all_options(registry: Registry) -> list[OptionName]:
     """Every registered option that is not checked apart, in the order of the axes."""
     return [
@@ -42,7 +46,7 @@ def subjects_of(option: OptionName, bench: Workbench) -> list[Subject]:
     """The subjects that stand for an option: it, and built-in options on all other axes."""
     return [
         Subject(bench, variant, model, PRESETS[model])
-        for model, changes in MODELS.items()
+        for model, changes in _models(option, bench.registry).items()
         for variant in _variants(option, bench.registry, changes)
         if not bench.unsupported(variant, PRESETS[model])
     ]
@@ -55,8 +59,15 @@ def reasons_against(option: OptionName, bench: Workbench) -> list[str]:
     return min(found, key=len, default=[f"{option} makes no whole variant: its engine has no default for some axis"])
 
 
+def _models(option: OptionName, registry: Registry) -> dict[str, int]:
+    """All of them; for an option that is checked apart the first, which has every feature."""
+    dear = registry.option(option.axis, option.name).checked_apart
+    return dict(list(MODELS.items())[:1]) if dear else MODELS
+
+
 def _variants(option: OptionName, registry: Registry, changes: int) -> Iterator[Variant]:
     """The option under every engine's defaults, with at most `changes` other axes changed."""
+    dear = bool(registry.option(option.axis, option.name).checked_apart)
     others = {axis: _built_in(registry, axis) for axis in AXES if axis not in ("engine", option.axis)}
     for engine in [option.name] if option.axis == "engine" else _built_in(registry, "engine"):
         try:
@@ -64,8 +75,14 @@ def _variants(option: OptionName, registry: Registry, changes: int) -> Iterator[
         except UsageError:  # an engine that has no default for some axis
             continue
         for count in range(changes + 1):
-            for axes in combinations(others, count):
+            for axes in _combinations(list(others), count, dear):
                 yield from _changed(base, {axis: others[axis] for axis in axes})
+
+
+def _combinations(axes: list[str], count: int, dear: bool) -> Iterator[tuple[str, ...]]:
+    for chosen in combinations(axes, count):
+        if count < 2 or not dear or set(chosen) == set(DEAR_PAIR):
+            yield chosen
 
 
 def _changed(base: Variant, choices: Mapping[str, list[str]]) -> Iterator[Variant]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class WorkerClient:
     """Folders searched after the root's own packages; None takes those of PYTHONPATH."""
     tick: Callable[[], None] = lambda: None
     """Called every `TICK_SECONDS` while an answer is waited for."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the process gets besides the parent's own (see `Option.environment`)."""
     process: subprocess.Popen[bytes] | None = None
     ready: protocol.Ready | None = None
     _closed: bool = field(default=False, repr=False)
@@ -87,7 +89,7 @@ class WorkerClient:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 bufsize=0,
-                env=_environment(Path(self.setup.root), self.python_path),
+                env={**_environment(Path(self.setup.root), self.python_path), **self.environment},
                 start_new_session=True,  # Ctrl-C reaches the parent alone; a hung worker dies with its children
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,8 @@ class PlannedTable:
     """Each variant's worker in its largest workload."""
     load_seconds: dict[Variant, float]
     """Estimated time until each variant's worker is ready."""
+    environments: dict[Variant, dict[str, str]] = field(default_factory=dict)
+    """Variables that each variant's worker is started with (see `Option.environment`)."""
 
     @property
     def name(self) -> str:
@@ -216,7 +218,13 @@ class _Planner:
         ]
         memory = {variant: _largest(table, variant, config) for variant in table.variants}
         loading = {one: estimate.load_seconds(one, config, _needs_model(table)) for one in table.variants}
-        return PlannedTable(table, config, cells, memory, loading)
+        return PlannedTable(table, config, cells, memory, loading, self._environments(table))
+
+    def _environments(self, table: ExpandedTable) -> dict[Variant, dict[str, str]]:
+        """None for workers that compile: what is interpreted cannot be compiled."""
+        if _kinds(table) == {"compile"}:
+            return {}
+        return {variant: self.registry.environment(variant, self.facts) for variant in table.variants}
 
     def _cell(
         self, table: ExpandedTable, config: ModelConfig, workload: ConcreteWorkload, variant: Variant, label: str

@@ -94,7 +94,9 @@ class Workers:
         return error
 
     def _client(self, variant: Variant, log: Path) -> WorkerClient:
-        return WorkerClient(self._setup(variant), log, self.table.sampling.timeout, tick=self.progress.tick)
+        environment = self.table.environments.get(variant, {})
+        limit, tick = self.table.sampling.timeout, self.progress.tick
+        return WorkerClient(self._setup(variant), log, limit, tick=tick, environment=environment)
 
     def _setup(self, variant: Variant) -> protocol.Load:
         return protocol.Load(

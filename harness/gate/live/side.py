@@ -85,7 +85,8 @@ class VersionWorkers(Workers):
 
     def _client(self, variant: Variant, log: Path) -> WorkerClient:
         setup, path = self._setup(variant), self.version.python_path
-        return WorkerClient(setup, log, self.table.sampling.timeout, path, self.progress.tick)
+        environment = self.table.environments.get(variant, {})
+        return WorkerClient(setup, log, self.table.sampling.timeout, path, self.progress.tick, environment)
 
     def _setup(self, variant: Variant) -> protocol.Load:
         """Both versions get the same weights and settings; code and plugins are their own."""
