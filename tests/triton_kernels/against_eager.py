@@ -11,16 +11,20 @@ from harness_plugins.triton_kernels.operators import operators
 
 from harness.check.operator_calls import Call, Draw
 from harness.check.operator_checks import check_slot
+from harness.contract.operators import Operators
 from harness.contract.registry import Registry
 
 DTYPES = pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 """Precisions in which kernels are tested; what is allowed stands in `harness/check/tolerances.py`."""
 
 
-def require_equal_to_eager(slot: str, calls: Iterable[Call], dtype: str, device: str) -> None:
+def require_equal_to_eager(
+    slot: str, calls: Iterable[Call], dtype: str, device: str, candidate: Operators | None = None
+) -> None:
     """Every call, with outputs that start as NaN; raises FaultError with the figure and what is allowed.
 
-    Also holds: no NaN in any result, inputs as they were, and bitwise the same result again.
+    `candidate` is the kernel set that is asked, `triton` when none is given. Also holds: no NaN in any
+    result, inputs as they were, and bitwise the same result again.
     """
     eager = Registry(entry_points=False).option("kernels", "eager").load()
 
@@ -29,7 +33,7 @@ def require_equal_to_eager(slot: str, calls: Iterable[Call], dtype: str, device:
 
     given.__name__ = slot
     with poisoned_memory():
-        check_slot(given, operators(), eager, dtype, device)
+        check_slot(given, candidate or operators(), eager, dtype, device)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def sparse(widths: str, none_first: bool) -> Iterator[Call]:
     """Calls of `mqa_sparse_attention` in which every query sees a key: fewer than a block, and more."""
     draw = Draw(12)
     heads, latent, rope = WIDTHS[widths]
-    counts = {"up to a border": 17, "split decode": 70, "ragged split decode": 1, "ragged chunk": 5}
+    counts = {"up to a border": 17, "split decode": 140, "ragged split decode": 1, "ragged chunk": 5}
     for what in counts if widths == "odd" else FEW:
         span = SPANS[what]
         q = draw.view(span.batch, span.width, heads, latent + rope)

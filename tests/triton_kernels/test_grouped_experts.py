@@ -11,11 +11,11 @@ from harness.check.operator_calls import Call, Draw
 from tests.triton_kernels.against_eager import DTYPES, require_equal_to_eager
 
 
-def _routing(draw: Draw, tokens: int, chosen: int, experts: int) -> Tensor:
+def routing(draw: Draw, tokens: int, chosen: int, experts: int) -> Tensor:
     return torch.rand(tokens, experts, generator=draw.generator).argsort(-1)[:, :chosen]
 
 
-def _call(what: str, experts_MA: Tensor, experts: int = 5, width: int = 40, hidden: int = 24) -> Call:
+def call(what: str, experts_MA: Tensor, experts: int = 5, width: int = 40, hidden: int = 24) -> Call:
     draw = Draw(experts)
     weights = torch.rand(experts_MA.shape, generator=draw.generator).double()
     gate_up, down = 0.3 * draw.normal(experts, 2 * hidden, width), 0.3 * draw.normal(experts, width, hidden)
@@ -26,12 +26,12 @@ def _call(what: str, experts_MA: Tensor, experts: int = 5, width: int = 40, hidd
 def test_routings(dtype: str, device: str) -> None:
     draw = Draw(1)
     calls = [
-        _call("several blocks of an expert", _routing(draw, 23, 3, 5)),
-        _call("all tokens to one expert", torch.full((19, 1), 3)),
-        _call("one token", _routing(draw, 1, 2, 5)),
-        _call("no token", torch.zeros(0, 2, dtype=torch.long)),
-        _call("experts that nobody chose", _routing(draw, 6, 2, 3) + 2),
-        _call("one expert", torch.zeros(3, 1, dtype=torch.long), experts=1),
+        call("several blocks of an expert", routing(draw, 23, 3, 5)),
+        call("all tokens to one expert", torch.full((19, 1), 3)),
+        call("one token", routing(draw, 1, 2, 5)),
+        call("no token", torch.zeros(0, 2, dtype=torch.long)),
+        call("experts that nobody chose", routing(draw, 6, 2, 3) + 2),
+        call("one expert", torch.zeros(3, 1, dtype=torch.long), experts=1),
     ]
     require_equal_to_eager("grouped_experts", calls, dtype, device)
 
@@ -39,21 +39,21 @@ def test_routings(dtype: str, device: str) -> None:
 @DTYPES
 @pytest.mark.parametrize(("width", "hidden"), [(16, 16), (33, 32), (48, 7), (5, 50)])
 def test_widths(width: int, hidden: int, dtype: str, device: str) -> None:
-    calls = [_call("widths", _routing(Draw(2), 9, 2, 3), 3, width, hidden)]
+    calls = [call("widths", routing(Draw(2), 9, 2, 3), 3, width, hidden)]
     require_equal_to_eager("grouped_experts", calls, dtype, device)
 
 
 @DTYPES
 def test_weights_that_are_views(dtype: str, device: str) -> None:
     """Stacks of experts cut out of larger ones."""
-    x, experts, weights, _, _ = _call("", _routing(Draw(3), 9, 2, 3), 3, 20, 12).arguments
+    x, experts, weights, _, _ = call("", routing(Draw(3), 9, 2, 3), 3, 20, 12).arguments
     draw = Draw(4)
     gate_up, down = 0.3 * draw.view(6, 24, 20)[::2], 0.3 * draw.view(3, 25, 12)[:, :20]
     require_equal_to_eager("grouped_experts", [Call("views", (x, experts, weights, gate_up, down))], dtype, device)
 
 
 def test_a_token_does_not_depend_on_the_tokens_beside_it(device: str) -> None:
-    x, experts, weights, gate_up, down = _call("", _routing(Draw(5), 20, 3, 5)).arguments
+    x, experts, weights, gate_up, down = call("", routing(Draw(5), 20, 3, 5)).arguments
     x, weights, gate_up, down = (each.float().to(device) for each in (x, weights, gate_up, down))
     whole = grouped_experts(x, experts.to(device), weights, gate_up, down)
     for m in (0, 13, 19):

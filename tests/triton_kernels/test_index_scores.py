@@ -21,7 +21,7 @@ SPANS = {
 }
 
 
-def _call(span: Span, heads: int, width: int) -> Call:
+def call(span: Span, heads: int, width: int) -> Call:
     draw = Draw(span.end)
     q, weights = draw.view(span.batch, span.width, heads, width), draw.view(span.batch, span.width, heads)
     keys = draw.keys(span, span.batch, span.end + 3, width, dim=1)
@@ -31,7 +31,7 @@ def _call(span: Span, heads: int, width: int) -> Call:
 @DTYPES
 @pytest.mark.parametrize("span", SPANS.values(), ids=SPANS)
 def test_index_scores(span: Span, dtype: str, device: str) -> None:
-    calls = [_call(span, heads, width) for heads, width in ((1, 16), (3, 7), (20, 40))]
+    calls = [call(span, heads, width) for heads, width in ((1, 16), (3, 7), (20, 40))]
     require_equal_to_eager("index_scores", calls, dtype, device)
 
 
@@ -39,7 +39,7 @@ def test_index_scores(span: Span, dtype: str, device: str) -> None:
 def test_heads_that_lie_apart(dtype: str, device: str) -> None:
     """Any strides but a contiguous last dimension."""
     span = SPANS["ragged"]
-    q, weights, keys, _ = _call(span, 4, 8).arguments
+    q, weights, keys, _ = call(span, 4, 8).arguments
     turned = q.transpose(1, 2).contiguous().transpose(1, 2)
     spread = torch.stack([keys, keys], 2)[:, :, 0]
     require_equal_to_eager("index_scores", [Call("turned", (turned, weights, spread, span))], dtype, device)

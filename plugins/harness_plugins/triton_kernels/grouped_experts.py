@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.contract.compiling import KernelBuild
 from harness_plugins.triton_kernels.expert_blocks import ExpertBlocks, expert_blocks
-from harness_plugins.triton_kernels.launch import POINTERS, Capability, capability, is_wide
+from harness_plugins.triton_kernels.launch import POINTERS, Capability, capability, is_wide, rounded
 
 GROUP = 8
 """Blocks of rows that go through all columns before the next ones do: their rows, and the weights, meet in L2."""
@@ -135,7 +135,7 @@ def _gate_up(
         up = tl.dot(x, up_part, up, input_precision="ieee")
     hidden = gate * tl.sigmoid(gate) * up
     hidden_at = hidden_ptr + row[:, None] * HIDDEN + column[None, :]
-    tl.store(hidden_at, hidden.to(hidden_ptr.dtype.element_ty), mask=(column < HIDDEN)[None, :])
+    tl.store(hidden_at, rounded(hidden, hidden_ptr.dtype.element_ty), mask=(column < HIDDEN)[None, :])
 
 
 @triton.jit(do_not_specialize=["blocks"])
@@ -180,7 +180,7 @@ def _down(
             hidden, weights = hidden.to(tl.float32), weights.to(tl.float32)
         out = tl.dot(hidden, weights, out, input_precision="ieee")
     out_at = out_ptr + slot[:, None] * WIDTH + column[None, :]
-    tl.store(out_at, out.to(out_ptr.dtype.element_ty), mask=(slot >= 0)[:, None] & (column < WIDTH)[None, :])
+    tl.store(out_at, rounded(out, out_ptr.dtype.element_ty), mask=(slot >= 0)[:, None] & (column < WIDTH)[None, :])
 
 
 @triton.jit
@@ -194,7 +194,7 @@ def _weighted_sum(
     for a in range(CHOSEN):
         value = tl.load(slots_ptr + (token * CHOSEN + a) * WIDTH + column, mask=column < WIDTH, other=0.0)
         total += tl.load(weights_ptr + token * weights_stride_m + a).to(tl.float32) * value.to(tl.float32)
-    tl.store(out_ptr + token * WIDTH + column, total.to(out_ptr.dtype.element_ty), mask=column < WIDTH)
+    tl.store(out_ptr + token * WIDTH + column, rounded(total, out_ptr.dtype.element_ty), mask=column < WIDTH)
 
 
 def grouped_experts(
