@@ -108,7 +108,7 @@ def load_step(row_ptr, step, depth, EVEN: tl.constexpr):
     return values
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _fp8_gemm(
     x_ptr,
     x_scales_ptr,
@@ -183,7 +183,7 @@ def _add_parts(parts_ptr, out_ptr, size, SPLITS: tl.constexpr, BLOCK_SIZE: tl.co
     place = tl.program_id(0).to(tl.int64) * BLOCK_SIZE + tl.arange(0, BLOCK_SIZE)
     total = tl.zeros((BLOCK_SIZE,), tl.float32)
     for split in tl.static_range(SPLITS):
-        total += tl.load(parts_ptr + split * size.to(tl.int64) + place, mask=place < size, other=0.0)
+        total += tl.load(parts_ptr + split * tl.cast(size, tl.int64) + place, mask=place < size, other=0.0)
     tl.store(out_ptr + place, rounded(total, out_ptr.dtype.element_ty), mask=place < size)
 
 

@@ -20,6 +20,7 @@ from harness_plugins.triton_kernels.e4m3 import decode, has_units, operand
 from harness_plugins.triton_kernels.index_scores import Config, configure
 from harness_plugins.triton_kernels.launch import Capability, capability, span_bounds
 from harness_plugins.triton_kernels.pack_index_keys import quantise_queries
+from harness_plugins.triton_kernels.packed_rows import whole_rows
 
 
 def packed_config(queries: int, heads: int, width: int, capability: Capability | None) -> tuple[Config, int, int]:
@@ -110,8 +111,7 @@ def fp8_index_scores(q_BTGI: Tensor, weights_BTG: Tensor, packed_BSP: Tensor, sp
     units = has_units(target)
     config, warps, stages = packed_config(queries, heads, width, target)
     q_codes, q_scales = quantise_queries(q_BTGI)
-    packed_BSP = _whole_rows(packed_BSP)
-    row = packed_BSP.stride(1)
+    packed_BSP, row, sequence = whole_rows(packed_BSP)
     grid = (triton.cdiv(span.end, config.KEYS), triton.cdiv(queries, config.QUERIES), batch)
     _index_scores[grid](
         operand(q_codes, units),
@@ -124,21 +124,13 @@ def fp8_index_scores(q_BTGI: Tensor, weights_BTG: Tensor, packed_BSP: Tensor, sp
         batch,
         queries,
         span.end,
-        packed_BSP.stride(0) // row,
+        sequence,
         *weights_BTG.stride()[:2],
         **_constants(row, heads, width, config, target),
         num_warps=warps,
         num_stages=stages,
     )
     return scores
-
-
-def _whole_rows(packed_BSP: Tensor) -> Tensor:
-    """As it is, or copied where sequences are no whole number of rows apart, or rows no whole number of scales."""
-    apart, row = packed_BSP.stride()[:2]
-    if row == 0 or row % 4 or packed_BSP.storage_offset() % 4 or apart % row:
-        return packed_BSP.clone(memory_format=torch.contiguous_format)
-    return packed_BSP
 
 
 def _constants(row: int, heads: int, width: int, config: Config, capability: Capability | None) -> dict[str, Any]:

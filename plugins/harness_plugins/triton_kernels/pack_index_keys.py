@@ -26,7 +26,7 @@ def configure(rows: int, capability: Capability | None) -> tuple[int, int]:
     return (1, 1) if rows <= FEW else (16, 4)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _rotate_and_quantise(
     x_ptr,
     codes_ptr,

@@ -27,7 +27,7 @@ def configure(rows: int, capability: Capability | None) -> tuple[int, int]:
     return (1, 1) if rows <= FEW else (ROWS, 4)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _pack(
     rows_ptr,
     codes_ptr,
@@ -70,7 +70,7 @@ def _pack(
     tl.store(at, rounded(rope, tl.bfloat16), mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "sequence"])
 def _unpack(
     codes_ptr,
     scales_ptr,

@@ -53,22 +53,32 @@ class LatentRows:
 
 
 def latent_rows(packed_BSP: Tensor, latent: int, rope: int) -> LatentRows:
-    """The parts of packed rows, of which there is at least one.
-
-    Copies them first where sequences are no whole number of rows apart, or rows no whole number of scales.
-    """
-    apart, row = packed_BSP.stride()[:2]
-    if row == 0 or row % 4 or packed_BSP.storage_offset() % 4 or apart % row:
-        packed_BSP = packed_BSP.clone(memory_format=torch.contiguous_format)
-        apart, row = packed_BSP.stride()[:2]
+    """The parts of packed rows."""
+    packed_BSP, row, sequence = whole_rows(packed_BSP)
     scales, end = latent + 4 * blocks(latent), latent_row_bytes(latent, rope)
     return LatentRows(
         packed_BSP[..., :latent],
         packed_BSP[..., latent:scales].view(torch.float32),
         packed_BSP[..., scales:end].view(torch.bfloat16),
         Layout(latent, rope, row),
-        apart // row,
+        sequence,
     )
+
+
+def whole_rows(packed_BSP: Tensor) -> tuple[Tensor, int, int]:
+    """Packed rows, the bytes from one to the next, and the rows from one sequence to the next.
+
+    Copies them first where sequences are no whole number of rows apart, or rows no whole number of scales. Raises
+    ValueError for rows that are not as long as whole FP32 scales.
+    """
+    apart, row = packed_BSP.stride()[:2]
+    if packed_BSP.shape[-1] % 4:
+        raise ValueError(f"packed rows have {packed_BSP.shape[-1]} bytes; allowed: a multiple of 4, as scales have")
+    if packed_BSP.shape[0] == 1:
+        apart = 0
+    if row == 0 or row % 4 or packed_BSP.storage_offset() % 4 or apart % row:
+        return whole_rows(packed_BSP.clone(memory_format=torch.contiguous_format))
+    return packed_BSP, row, apart // row
 
 
 def latent_constants(layout: Layout) -> dict[str, Any]:

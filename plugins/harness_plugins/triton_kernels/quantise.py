@@ -31,7 +31,7 @@ def configure(rows: int, group: int, capability: Capability | None) -> Config:
     return Config(rows=max(1, 4096 // triton.next_power_of_2(group)), num_warps=4)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _quantise(
     x_ptr,
     values_ptr,
