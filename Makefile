@@ -7,7 +7,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint gpu tables traces trials quality clean
+.PHONY: help run test lint compile gpu tables traces trials quality clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ lint: $(INSTALLED)  ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+compile: $(INSTALLED)  ## compile all kernels for every target and hold the facts against the accepted ones
+	rm -rf build/compile
+	$(VENV)/bin/harness run suites/kernels_compile.yaml --out build/compile
+	$(VENV)/bin/harness gate suites/kernels_compile.yaml --run build/compile/kernels_compile-*
 
 # Uses the Python that is there and installs nothing: a machine with a GPU often has no way to a package index.
 gpu:  ## tests and suites for a GPU, in nine minutes: make gpu RESULTS=DIR [PYTHON=python3]

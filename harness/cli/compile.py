@@ -27,6 +27,9 @@ CHOICES = (
 )
 """Flags that make a suite, where none is given."""
 
+TIMEOUT = 3600.0
+"""Seconds for all builds of a target on a busy machine."""
+
 REASON_WIDTH = 36
 """Of the last column, so that a line of a table fits a hundred columns."""
 
@@ -97,6 +100,7 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
         workload["operator"] = args.operator
     return {
         "question": "What becomes of every kernel on every target?",
+        "sampling": {"timeout": TIMEOUT},
         "tables": {
             kernels: {
                 "question": f"What becomes of the kernels of {kernels}?",
