@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from harness_plugins.triton_kernels.grouped_experts import configure, grouped_experts, weighted_sum
+from harness_plugins.triton_kernels.launch import interpreted
 from torch import Tensor
 
 from harness.check.operator_calls import Call, Draw
@@ -33,6 +34,14 @@ def test_routings(dtype: str, device: str) -> None:
         call("experts that nobody chose", routing(draw, 6, 2, 3) + 2),
         call("one expert", torch.zeros(3, 1, dtype=torch.long), experts=1),
     ]
+    require_equal_to_eager("grouped_experts", calls, dtype, device)
+
+
+@pytest.mark.skipif(interpreted(), reason="takes minutes when interpreted")
+@DTYPES
+@pytest.mark.parametrize("tokens", [3, 400, 3000])
+def test_every_size_of_block(tokens: int, dtype: str, device: str) -> None:
+    calls = [call("many", routing(Draw(6), tokens, 4, 16), 16, 512, 256)]
     require_equal_to_eager("grouped_experts", calls, dtype, device)
 
 

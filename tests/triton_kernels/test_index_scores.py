@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from harness_plugins.triton_kernels.index_scores import configure, index_scores
+from harness_plugins.triton_kernels.launch import interpreted
 
 from harness.check.operator_calls import Call, Draw
 from harness.contract.span import Span
@@ -43,6 +44,16 @@ def test_heads_that_lie_apart(dtype: str, device: str) -> None:
     turned = q.transpose(1, 2).contiguous().transpose(1, 2)
     spread = torch.stack([keys, keys], 2)[:, :, 0]
     require_equal_to_eager("index_scores", [Call("turned", (turned, weights, spread, span))], dtype, device)
+
+
+@pytest.mark.skipif(interpreted(), reason="takes minutes when interpreted")
+@DTYPES
+@pytest.mark.parametrize("heads", [64, 32])
+@pytest.mark.parametrize(
+    "span", [Span((4999,), (5000,), 1), Span((700, 90), (704, 94), 4), Span((1000,), (1200,), 200)], ids=str
+)
+def test_real_heads(span: Span, heads: int, dtype: str, device: str) -> None:
+    require_equal_to_eager("index_scores", [call(span, heads, 128)], dtype, device)
 
 
 def test_nothing_to_score(device: str) -> None:

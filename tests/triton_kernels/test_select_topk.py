@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from harness_plugins.triton_kernels.launch import interpreted
 from harness_plugins.triton_kernels.select_topk import LAST_PIECE, PIECE, piece_of, select_topk
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,6 +58,17 @@ def test_a_selection_depends_on_the_row_s_scores_alone(device: str) -> None:
     padded = torch.nn.functional.pad(scores, (0, 31), value=-torch.inf)
     assert torch.equal(select_topk(padded, 9), whole)
     assert all(torch.equal(select_topk(scores[:, t : t + 1], 9)[0, 0], whole[0, t]) for t in range(4))
+
+
+@pytest.mark.skipif(interpreted(), reason="takes minutes when interpreted")
+@pytest.mark.parametrize("keys", [2047, 30001, 70001, 163840])
+@pytest.mark.parametrize("levels", [3, 1000, 10**6])
+def test_long_rows(keys: int, levels: int, device: str) -> None:
+    """One round and two, with many ties and few."""
+    scores = torch.randn(1, 3, keys, generator=torch.Generator().manual_seed(keys))
+    scores = (scores * levels).round() / levels
+    scores[0, 1, keys // 3 :] = -torch.inf
+    _require_equal(scores, min(2048, keys), device)
 
 
 def test_no_rows(device: str) -> None:
