@@ -84,7 +84,9 @@ def _needs_bf16(query: Query) -> Sequence[str]:
     precision, capability = query.variant.precision, query.facts.compute_capability
     if precision in ("fp32", "fp64") or query.facts.device != "cuda" or capability is None or capability >= (8, 0):
         return ()
-    return [f"precision {precision} needs compute capability 8.0 or newer, this GPU has {capability[0]}.{capability[1]}"]
+    return [
+        f"precision {precision} needs compute capability 8.0 or newer, this GPU has {capability[0]}.{capability[1]}"
+    ]
 
 
 def _needs_fp8_blocks(query: Query) -> Sequence[str]:
