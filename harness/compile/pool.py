@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,5 +121,5 @@ class Compilers:
                 idle.put(process)
 
         with ThreadPoolExecutor(len(self.processes)) as threads:
-            for future in [threads.submit(run, *one) for one in jobs]:
+            for future in as_completed([threads.submit(run, *one) for one in jobs]):
                 done(future.result())
