@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+import triton
+import triton.language as tl
+from harness_plugins.triton_kernels.e4m3 import encode, has_units
+from harness_plugins.triton_kernels.launch import capability
 from harness_plugins.triton_kernels.quantise import quantise
 
 from harness.contract.operators import reference_operators
@@ -39,6 +43,24 @@ def test_every_number_and_every_tie(device: str) -> None:
     beside = [torch.nextafter(middles, torch.full_like(middles, side)) for side in (-1e9, 1e9)]
     x = torch.cat([numbers, middles, *beside, torch.tensor([448.0, -0.0, 2.0**-40])])
     assert_as_eager(x[None].to(device), group=len(x))
+
+
+@triton.jit
+def _encode_all(x_ptr, codes_ptr, COUNT: tl.constexpr, UNITS: tl.constexpr):
+    at = tl.arange(0, COUNT)
+    tl.store(codes_ptr + at, encode(tl.load(x_ptr + at), UNITS))
+
+
+def test_conversion_saturates_and_keeps_nan(device: str) -> None:
+    """What no scaled value is, since scales are made of the largest one; hardware and integer arithmetic alike."""
+    x = torch.tensor([449.0, 464.0, 480.0, 1e9, float("inf"), -1e30, float("nan"), 2.0**-10 * 0.999], device=device)
+    for units in {False, has_units(capability(x))}:
+        codes = torch.full((8,), 255, dtype=torch.uint8, device=device)
+        _encode_all[(1,)](x, codes, COUNT=8, UNITS=units)
+        values = codes.view(torch.float8_e4m3fn).float().cpu()
+        assert values[:6].tolist() == [448.0] * 5 + [-448.0]
+        assert values[6].isnan()
+        assert values[7] == 0
 
 
 def test_a_nan_spoils_its_own_group_alone(device: str) -> None:
