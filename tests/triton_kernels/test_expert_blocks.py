@@ -33,7 +33,7 @@ def test_every_slot_stands_once_in_a_block_of_its_expert(
         expected += slots
         owners += [expert] * (len(slots) // size)
     assert blocks.blocks == most_blocks(len(flat), experts, size) >= len(owners)
-    assert blocks.experts_P.tolist() == owners + [-1] * (blocks.blocks - len(owners))
+    assert blocks.experts_p.tolist() == owners + [-1] * (blocks.blocks - len(owners))
     assert blocks.slots_P[: len(expected)].tolist() == expected
 
 
@@ -56,4 +56,4 @@ def test_a_strided_routing(device: str) -> None:
     wide = torch.tensor([[1, 0, 9], [0, 1, 9], [1, 1, 9]], device=device)
     blocks = expert_blocks(wide[:, :2], 2, 4)
     assert blocks.slots_P[:8].tolist() == [1, 2, -1, -1, 0, 3, 4, 5]
-    assert blocks.experts_P.tolist() == [0, 1, -1]
+    assert blocks.experts_p.tolist() == [0, 1, -1]

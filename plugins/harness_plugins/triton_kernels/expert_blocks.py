@@ -26,19 +26,19 @@ WARPS = 8
 
 @dataclass(frozen=True)
 class ExpertBlocks:
-    """P rows in P / size blocks."""
+    """P rows in p blocks of `size`."""
 
     slots_P: Tensor
     """int32: the slot m * A + a that a row computes, -1 for padding; not set in blocks without an expert."""
-    experts_P: Tensor
-    """int32 [P / size]: every block's expert, -1 for those left over."""
+    experts_p: Tensor
+    """int32: every block's expert, -1 for those left over."""
     size: int
     """Rows of a block."""
 
     @property
     def blocks(self) -> int:
         """How many blocks there are, those left over included."""
-        return self.experts_P.shape[0]
+        return self.experts_p.shape[0]
 
 
 def expert_blocks(experts_MA: Tensor, experts: int, size: int) -> ExpertBlocks:
@@ -48,14 +48,14 @@ def expert_blocks(experts_MA: Tensor, experts: int, size: int) -> ExpertBlocks:
     blocks = most_blocks(slots, experts, size)
     counts_E = flat.new_empty(experts, dtype=torch.int32)
     slots_P = flat.new_empty(blocks * size, dtype=torch.int32)
-    experts_P = flat.new_empty(blocks, dtype=torch.int32)
+    experts_p = flat.new_empty(blocks, dtype=torch.int32)
     tile = min(TILE, triton.next_power_of_2(slots)) if interpreted() else TILE
     _count[(experts,)](flat, counts_E, slots, TILE=tile, num_warps=WARPS)
     _sort[(experts,)](
         flat,
         counts_E,
         slots_P,
-        experts_P,
+        experts_p,
         slots,
         blocks,
         EXPERTS=experts,
@@ -64,7 +64,7 @@ def expert_blocks(experts_MA: Tensor, experts: int, size: int) -> ExpertBlocks:
         TILE=tile,
         num_warps=WARPS,
     )
-    return ExpertBlocks(slots_P, experts_P, size)
+    return ExpertBlocks(slots_P, experts_p, size)
 
 
 def most_blocks(slots: int, experts: int, size: int) -> int:

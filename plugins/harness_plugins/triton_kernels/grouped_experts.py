@@ -217,7 +217,7 @@ def _launch_gate_up(x_MD: Tensor, weights_EXD: Tensor, blocks: ExpertBlocks, cho
     _gate_up[(blocks.blocks * triton.cdiv(hidden, tile.columns),)](
         x_MD,
         blocks.slots_P,
-        blocks.experts_P,
+        blocks.experts_p,
         weights_EXD,
         hidden_PF,
         blocks.blocks,
@@ -237,7 +237,7 @@ def _launch_down(hidden_PF: Tensor, weights_EDF: Tensor, blocks: ExpertBlocks, s
     _down[(blocks.blocks * triton.cdiv(width, tile.columns),)](
         hidden_PF,
         blocks.slots_P,
-        blocks.experts_P,
+        blocks.experts_p,
         weights_EDF,
         out_SD,
         blocks.blocks,
