@@ -66,6 +66,8 @@ def test_options_that_want_different_environments_are_an_error() -> None:
         registry.environment(registry.variant({"kernels": "triton", "form": "mqa"}), CPU)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_interpreted_cells_are_checked_and_not_timed(tmp_path: Path) -> None:
     suite, results = tmp_path / "suite.yaml", tmp_path / "results"
     suite.write_text(SUITE)

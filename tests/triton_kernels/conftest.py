@@ -19,6 +19,7 @@ import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HERE = Path(__file__).parent
+LIMIT_SECONDS = 1800
 
 
 class FailedInterpretedError(Exception):
@@ -29,7 +30,9 @@ class InterpretedFile(pytest.File):
     """A test file that runs in a process with TRITON_INTERPRET=1."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        yield InterpretedRun.from_parent(self, name="interpreted")
+        run = InterpretedRun.from_parent(self, name="interpreted")
+        run.add_marker(pytest.mark.timeout(LIMIT_SECONDS))  # of a whole file, on a machine that may be busy
+        yield run
 
 
 class InterpretedRun(pytest.Item):
