@@ -77,13 +77,16 @@ class OpMeasurement(Measurement):
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        self.ceilings.clock.warm(self._run)
+        if not self._unreal():
+            self.ceilings.clock.warm(self._run)
 
     @torch.inference_mode()
     def block(self, inputs: int | None = None) -> dict[str, list[float]]:
         """A few calls each way. The inputs are the same in every block: what a device does with them does not depend
-        on their values, and fresh ones would cost more than the call."""
+        on their values, and fresh ones would cost more than the call. What is not timed is not called here."""
         samples: dict[str, list[float]] = {}
+        if self._unreal():
+            return samples
         begun = time.perf_counter()
         for _ in range(CALLS):
             for name, value in self._once().items():
@@ -92,7 +95,7 @@ class OpMeasurement(Measurement):
                 break
         for name, values in samples.items():
             self.samples[name] += values
-        return {} if self._unreal() else samples
+        return samples
 
     @torch.inference_mode()
     def finish(self) -> Outcome:

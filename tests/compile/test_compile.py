@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from harness.suite.cell import CellId
 from harness.suite.load import load_suite
 from harness.suite.schema import Compile
 from tests.compile import toy_kernels
+from tests.plugins.documents import Command, steps
 
 PLUGIN = "tests.compile.toy_kernels"
 HOPPER = TARGETS["sm_90"]
@@ -195,3 +197,16 @@ def test_the_suite_asks_for_every_operator_on_every_target() -> None:
         for table in suite.tables.values()
     }
     assert asked == {name: list(OPERATORS) for name in TARGETS}
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_document_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = Path(__file__).parents[2] / "docs" / "compile.md"
+    commands = [step for step in steps(document) if isinstance(step, Command)]
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert main(shlex.split(command.text)[1:]) == 0
+        assert not command.missing_from(capsys.readouterr().out)
+    assert commands
