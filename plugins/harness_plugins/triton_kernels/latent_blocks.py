@@ -153,7 +153,8 @@ def store_result(
 
     Rows that saw no key get zeros, and -inf.
     """
-    values = mixed / tl.where(total > 0, total, 1.0)[:, None]
+    total = tl.where(total > 0, total, 1.0)
+    values = mixed / total[:, None]
     mask = inside(real[:, None], columns, LATENT, BLOCK_LATENT)
     at = out_ptr + row[:, None] * LATENT + columns[None, :]
     tl.store(at, rounded(values, out_ptr.dtype.element_ty), mask)

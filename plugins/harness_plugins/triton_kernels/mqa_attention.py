@@ -63,7 +63,7 @@ def _attend(
     start, end = tl.load(bounds_ptr + b), tl.load(bounds_ptr + batch + b)
     m = block * QUERIES + tl.arange(0, QUERIES)
     t = m // HEADS
-    real, position = t < tokens, start + t
+    real = t < tokens
     last = tl.minimum(end, start + (block * QUERIES + QUERIES - 1) // HEADS + 1)
     first = 0
     row = b.to(tl.int64) * tokens * HEADS + m
@@ -81,15 +81,17 @@ def _attend(
     best = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     mixed = tl.zeros([QUERIES, BLOCK_LATENT], tl.float32)
-    keys = tl.arange(0, KEYS)
-    rows_b_ptr = rows_ptr + b.to(tl.int64) * rows_b
-    for at in range(first, last, KEYS):
+    # Keys are counted from the part's first one, and a row's mask is one number: both save registers.
+    keys, count = tl.arange(0, KEYS), last - first
+    newest = tl.minimum(start + t - first, count - 1)
+    part_ptr = rows_ptr + b.to(tl.int64) * rows_b + tl.cast(first, tl.int64) * ROW
+    for at in range(0, count, KEYS):
         s = at + keys
-        there = (s < last)[:, None]
-        places = rows_b_ptr + tl.cast(at, tl.int64) * ROW + keys[:, None] * ROW
+        there = (s < count)[:, None]
+        places = part_ptr + (s.to(tl.int64) * ROW)[:, None]
         latent = tl.load(places + c[None, :], inside(there, c, LATENT, BLOCK_LATENT), other=0.0)
         rope = tl.load(places + LATENT + r[None, :], inside(there, r, ROPE, BLOCK_ROPE), other=0.0)
-        seen = (s[None, :] <= position[:, None]) & (s < last)[None, :]
+        seen = s[None, :] <= newest[:, None]
         best, total, mixed = attend_block(q_latent, q_rope, latent, rope, seen, best, total, mixed, scale, always, WIDE)
     store_result(out_ptr, lse_ptr, row, c, real, best, total, mixed, LATENT, BLOCK_LATENT, SPLIT)
 
