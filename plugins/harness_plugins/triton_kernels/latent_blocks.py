@@ -42,7 +42,7 @@ class LatentBlocks:
 
 
 INTERPRETED = LatentBlocks(16, 16, 4, 1)
-WIDE = LatentBlocks(16, 16, 4, 1)
+WIDE = LatentBlocks(16, 16, 8, 1)
 HOPPER = LatentBlocks(64, 64, 8, 2)
 """FP32 results of 64 x 512 take half the registers of 8 warps; queries and two blocks of keys take 224 of 227 KiB."""
 AMPERE = LatentBlocks(16, 32, 8, 2)
