@@ -93,7 +93,8 @@ def _facts(build: KernelBuild, target: Target, compiled: Any) -> BuildFacts:
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
-        usage, code = facts.usage(_tool("cuobjdump", "-res-usage", cubin)), _tool("cuobjdump", "-sass", cubin)
+        code = _cuobjdump(cubin)
+        usage = facts.usage(code)
     return BuildFacts(
         build=build.name,
         operator=build.operator,
@@ -111,12 +112,13 @@ def _facts(build: KernelBuild, target: Target, compiled: Any) -> BuildFacts:
     )
 
 
-def _tool(name: str, flag: str, cubin: Path) -> str:
-    """Output of one of the CUDA tools that Triton's package carries. Raises RuntimeError with what it complains of."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
-    done = subprocess.run([str(tool), flag, str(cubin)], capture_output=True, text=True, check=False)
+def _cuobjdump(cubin: Path) -> str:
+    """Resources and machine code, by the tool that Triton's package carries. Raises RuntimeError when it complains."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    command = [str(tool), "-res-usage", "-sass", str(cubin)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{name} {flag} fails: {done.stderr.strip()[:200]}")
+        raise RuntimeError(f"cuobjdump fails: {done.stderr.strip()[:200]}")
     return done.stdout
 
 
