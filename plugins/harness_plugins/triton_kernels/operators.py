@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.contract.compiling import KernelBuild
 from harness.contract.fp8 import MATRIX_UNITS
-from harness.contract.operators import FP8_FUSED, FP8_PRODUCTS, NOT_SLOTS, Operators, reference_operators
+from harness.contract.operators import FP8_FUSED, FP8_PRODUCTS, NOT_SLOTS, Operators
 from harness_plugins.triton_kernels import (
     expert_blocks,
     fp8_gemm,
@@ -57,8 +57,7 @@ MODULES = (
 
 def operators() -> Operators:
     """A Triton kernel in every slot."""
-    return dataclasses.replace(
-        reference_operators(),
+    return Operators(
         name="triton",
         rms_norm=rms_norm.rms_norm,
         add_rms_norm=rms_norm.add_rms_norm,
