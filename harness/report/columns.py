@@ -96,7 +96,7 @@ class MetricColumn:
         metric = "" if self.metric == self.task else spec.header if spec else self.metric
         name = " ".join(part for part in (self.task, metric, self.statistic) if part)
         detail = [self.kind] if shared_metric and self.kind != "accuracy" else []
-        return ", ".join([name, *detail, *(f"{key} {value}" for key, value in self.detail)])
+        return ", ".join([name, *detail, *(f"{key} {value}" for key, value in self.detail if value is not None)])
 
 
 @dataclass(frozen=True)
