@@ -24,8 +24,13 @@ from harness_plugins.triton_kernels.packed_rows import whole_rows
 
 
 def packed_config(queries: int, heads: int, width: int, capability: Capability | None) -> tuple[Config, int, int]:
-    """Block sizes, warps and stages: those of BF16 keys; FP8 products are at least 32 deep."""
+    """Block sizes, warps and stages: those of BF16 keys; FP8 products are at least 32 deep.
+
+    Where operands are decoded in registers, fewer are on their way, and more warps share them.
+    """
     config, warps, stages = configure(queries, heads, width, False, capability)
+    if capability is not None and not has_units(capability):
+        warps, stages = 8, min(stages, 2)
     return replace(config, INNER=max(32, config.INNER)), warps, stages
 
 

@@ -32,12 +32,13 @@ class HeadBlocks:
 
 
 INTERPRETED = HeadBlocks(16, 16, 4, 1)
-WIDE = HeadBlocks(16, 16, 4, 1)
+WIDE = HeadBlocks(16, 32, 8, 1)
 FEW_QUERIES = HeadBlocks(16, 64, 4, 2)
 """Decode: bound by memory, and 16 rows are the least that a matrix instruction takes."""
 HOPPER = HeadBlocks(128, 64, 8, 3)
 """With 128 keys a step 8 warps run out of registers."""
-AMPERE = HeadBlocks(64, 32, 4, 2)
+AMPERE = HeadBlocks(64, 64, 8, 2)
+"""4 warps have room for 32 keys a step, and not for the mask of a selection."""
 
 
 def head_blocks(dtype: torch.dtype, tokens: int, capability: Capability | None) -> HeadBlocks:
