@@ -96,7 +96,7 @@ def builds(capability: Capability) -> Sequence[KernelBuild]:
             num_warps=WARPS,
             divisible_by_16=tuple(pointers),
         )
-        for size in (16, 64, 128)
+        for size in (16, 32, 64, 128)
     ]
     return [count, *sorts]
 

@@ -40,8 +40,8 @@ def configure(slots: int, experts: int, capability: Capability | None) -> Config
     if slots <= 16 * min(experts, slots):
         return Config(16, num_warps=4, num_stages=4)
     if not has_units(capability):
-        return Config(64, num_warps=8, num_stages=3)
-    return Config(64, num_warps=4, num_stages=2)
+        return Config(32, num_warps=8, num_stages=3)  # decoded weights leave no room for the results of 64 rows
+    return Config(64, num_warps=4 if capability[0] == 9 else 8, num_stages=2)
 
 
 @triton.jit
@@ -87,7 +87,7 @@ def _gate_up(
     expert = tl.load(owners_ptr + block).to(tl.int64)
     if expert < 0:
         return
-    row = block.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = block * ROWS + tl.arange(0, ROWS)
     token = tl.maximum(tl.load(slots_ptr + row), 0).to(tl.int64) // CHOSEN  # padding computes token 0: nobody reads it
     column = tl.arange(0, STEP) + group * STEP
     x_rows = x_ptr + token * WIDTH
@@ -113,8 +113,9 @@ def _gate_up(
     hidden = rounded(gate * tl.sigmoid(gate) * up, dtype).to(tl.float32)
     inside = (column < HIDDEN)[None, :]
     codes, scales = quantise_rows(tl.where(inside, hidden, 0.0), POWER_OF_TWO, UNITS)
-    tl.store(hidden_ptr + row[:, None] * HIDDEN + column[None, :], codes, mask=inside)
-    tl.store(hidden_scales_ptr + row * groups + group, scales)
+    place = row.to(tl.int64)
+    tl.store(hidden_ptr + place[:, None] * HIDDEN + column[None, :], codes, mask=inside)
+    tl.store(hidden_scales_ptr + place * groups + group, scales)
 
 
 @triton.jit(do_not_specialize=["row_blocks"])

@@ -31,6 +31,8 @@ def packed_config(queries: int, heads: int, width: int, capability: Capability |
     config, warps, stages = configure(queries, heads, width, False, capability)
     if capability is not None and not has_units(capability):
         warps, stages = 8, min(stages, 2)
+    elif capability is not None and capability[0] == 10 and queries > 1:
+        warps = 8
     return replace(config, INNER=max(32, config.INNER)), warps, stages
 
 

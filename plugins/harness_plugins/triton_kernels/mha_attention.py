@@ -33,6 +33,7 @@ class HeadBlocks:
 
 INTERPRETED = HeadBlocks(16, 16, 4, 1)
 WIDE = HeadBlocks(16, 32, 8, 1)
+WIDE_AMPERE = HeadBlocks(16, 16, 8, 1)
 FEW_QUERIES = HeadBlocks(16, 64, 4, 2)
 """Decode: bound by memory, and 16 rows are the least that a matrix instruction takes."""
 HOPPER = HeadBlocks(128, 64, 8, 3)
@@ -46,7 +47,7 @@ def head_blocks(dtype: torch.dtype, tokens: int, capability: Capability | None) 
     if capability is None:
         return INTERPRETED
     if dtype == torch.float32:
-        return WIDE
+        return WIDE if capability[0] in (9, 10) else WIDE_AMPERE
     if tokens <= FEW_QUERIES.queries:
         return FEW_QUERIES
     return HOPPER if capability[0] in (9, 10) else AMPERE
