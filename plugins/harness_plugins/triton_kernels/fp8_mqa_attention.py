@@ -67,7 +67,7 @@ def _attend(
     start, end = tl.load(bounds_ptr + b), tl.load(bounds_ptr + batch + b)
     m = block * QUERIES + tl.arange(0, QUERIES)
     t = m // HEADS
-    real, position = t < tokens, start + t
+    real = t < tokens
     last = tl.minimum(end, start + (block * QUERIES + QUERIES - 1) // HEADS + 1)
     first = 0
     row = b.to(tl.int64) * tokens * HEADS + m
@@ -86,18 +86,20 @@ def _attend(
     best = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     mixed = tl.zeros([QUERIES, BLOCK_LATENT], tl.float32)
-    keys = tl.arange(0, KEYS)
-    for at in range(first, last, KEYS):
+    # Keys are counted from the part's first one, and a row's mask is one number: both save registers.
+    keys, count = tl.arange(0, KEYS), last - first
+    newest = tl.minimum(start + t - first, count - 1)
+    part = b.to(tl.int64) * sequence + first
+    for at in range(0, count, KEYS):
         s = at + keys
-        there = s < last
-        packed = b.to(tl.int64) * sequence + at
-        codes_at = codes_ptr + packed * ROW + keys * ROW
-        scales_at = scales_ptr + packed * (ROW // 4) + keys * (ROW // 4)
+        there = s < count
+        packed = part + s
+        codes_at, scales_at = codes_ptr + packed * ROW, scales_ptr + packed * (ROW // 4)
         latent = load_latents(codes_at, scales_at, there, dtype, LATENT, BLOCK_LATENT, GROUP, UNITS)
-        rope_at = rope_ptr + packed * (ROW // 2) + (keys * (ROW // 2))[:, None] + r[None, :]
+        rope_at = rope_ptr + (packed * (ROW // 2))[:, None] + r[None, :]
         rope = tl.load(rope_at, inside(there[:, None], r, ROPE, BLOCK_ROPE), other=0.0)
         rope = rounded(rope.to(tl.float32), dtype)
-        seen = (s[None, :] <= position[:, None]) & there[None, :]
+        seen = s[None, :] <= newest[:, None]
         best, total, mixed = attend_block(q_latent, q_rope, latent, rope, seen, best, total, mixed, scale, always, WIDE)
     store_result(out_ptr, lse_ptr, row, c, real, best, total, mixed, LATENT, BLOCK_LATENT, SPLIT)
 
