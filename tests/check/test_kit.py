@@ -175,5 +175,5 @@ def test_equal_means_shape_dtype_and_bits(given: Any) -> None:
 
 def test_built_ins_are_those_of_the_registry() -> None:
     registry = Registry(entry_points=False)
-    apart = {"harness_plugins.torch_compile", "harness_plugins.scaled_mm"}
+    apart = {"harness_plugins.torch_compile", "harness_plugins.scaled_mm", "harness_plugins.triton"}
     assert {registry.source(option.axis, option.name) for option in all_options(registry)} == set(BUILT_IN) - apart

@@ -54,7 +54,9 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubClient]:
 def workers(stub: type[StubClient], tmp_path: Path) -> Workers:
     advanced: list[float] = []
     progress: Any = Bunch(advance=advanced.append, advanced=advanced, tick=lambda: None)
-    table: Any = Bunch(name="t", starts={VARIANT: 1}, load_seconds={VARIANT: 5.0}, sampling=Bunch(timeout=9.0))
+    table: Any = Bunch(
+        name="t", starts={VARIANT: 1}, environments={}, load_seconds={VARIANT: 5.0}, sampling=Bunch(timeout=9.0)
+    )
     plan: Any = None
     return Workers(plan, table, tmp_path, progress)
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(not interpreted(), reason="these calls cross the
 MASK, SCALE, SPLIT, STALE = "off-by-one mask", "missing scale", "dropped part", "stale tile"
 
 SEEN = "seen = (s[None, :] <= position[:, None])"
+SEEN_OF_PART = "seen = s[None, :] <= newest[:, None]"
 SCORES_OF_LATENTS = 'scores = tl.dot(q_latent, tl.trans(latent), input_precision="ieee")'
 SCORES_OF_HEADS = 'scores = tl.dot(q_tail, tl.trans(k_tail), scores, input_precision="ieee")'
 SCALE_OF_ROWS = "safe_upper * x_scales_stride + step)"
@@ -36,11 +37,11 @@ FAULTS = [
     Fault(SCALE, "mha_attention", "mha_attention", f"{SCORES_OF_HEADS} * scale", SCORES_OF_HEADS),
     Fault(STALE, "mha_attention", "mha_attention", "v_ptr + tl.cast(at, tl.int64)", "v_ptr + tl.cast(first, tl.int64)"),
     Fault("sum not rescaled", "mha_attention", "mha_attention", "mixed * shrunk[:, None]", "mixed"),
-    Fault(MASK, "mqa_attention", "mqa_attention", SEEN, SEEN.replace("<=", "<")),
+    Fault(MASK, "mqa_attention", "mqa_attention", SEEN_OF_PART, SEEN_OF_PART.replace("<=", "<")),
     Fault(SCALE, "mqa_attention", "latent_blocks", f"{SCORES_OF_LATENTS} * scale", SCORES_OF_LATENTS),
     Fault(SPLIT, "mqa_attention", "merge_splits", MERGE.format(0), MERGE.format(1)),
     Fault("missing share", "mqa_attention", "merge_splits", "mixed += weight * tl.load(", "mixed += tl.load("),
-    Fault(STALE, "mqa_attention", "mqa_attention", "rows_b_ptr + tl.cast(at, ", "rows_b_ptr + tl.cast(first, "),
+    Fault(STALE, "mqa_attention", "mqa_attention", "part_ptr + (s.to(", "part_ptr + (keys.to("),
     Fault("sum not rescaled", "mqa_attention", "latent_blocks", "mixed * shrunk[:, None]", "mixed"),
     Fault(MASK, "mqa_sparse_attention", "mqa_sparse_attention", "there = s >= 0", "there = s > 0"),
     Fault(SCALE, "mqa_sparse_attention", "latent_blocks", f"{SCORES_OF_LATENTS} * scale", SCORES_OF_LATENTS),
