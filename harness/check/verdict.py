@@ -7,9 +7,6 @@ from torch import Tensor
 
 from harness.check.tolerances import Tolerance
 
-ENOUGH_ROWS = 3
-"""Fewer have no median worth the name: a single row with another expert or key would be called typical."""
-
 
 class FaultError(Exception):
     """The check found a fault; the message says which, with the figure and what was allowed."""
@@ -32,17 +29,14 @@ def require_equal(given: Tensor, wanted: Tensor, what: str) -> None:
 
 
 def require_close(given: Tensor, wanted: Tensor, allowed: Tolerance, what: str) -> None:
-    """Relative L2 of every row (last dimension) within `allowed`; raises FaultError for other shapes and for NaN.
-
-    Fewer than ENOUGH_ROWS rows are held to what is allowed of the worst one alone.
-    """
+    """Relative L2 of every row (last dimension) within `allowed`; raises FaultError for other shapes and for NaN."""
     require(given.shape == wanted.shape, f"{what}: shape {tuple(given.shape)}, expected {tuple(wanted.shape)}")
     require(bool(given.isfinite().all()), f"{what}: {int((~given.isfinite()).sum())} values are NaN or infinite")
     if not given.numel():
         return
     errors = relative_errors(given, wanted)
     typical, worst = float(errors.median()), float(errors.max())
-    if (typical > allowed.typical and len(errors) >= ENOUGH_ROWS) or worst > allowed.worst:
+    if (typical > allowed.typical and len(errors) >= allowed.rows) or worst > allowed.worst:
         raise FaultError(
             f"{what}: relative L2 error {typical:.1e} (median row), {worst:.1e} (worst row); "
             f"allowed {allowed.typical:.0e} and {allowed.worst:.0e} ({allowed.reason})"
