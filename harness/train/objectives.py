@@ -120,8 +120,11 @@ def update_biases(model: CausalLm, counts: dict[int, Tensor], speed: float) -> N
 
 
 def query_weights(kinds_BT: Tensor, answer_weight: float) -> Tensor:
-    """What every query counts in the indexers' loss, FP32 [B, T]: more if it answers a question."""
-    return torch.where(kinds_BT == Kind.ANSWER, answer_weight, 1.0)
+    """What every query counts in the indexers' loss, FP32 [B, T]: more if it is of a fact, a question or an answer.
+
+    Facts count because a fact that names another is where that one is looked up first.
+    """
+    return torch.where(kinds_BT == Kind.TEXT, 1.0, answer_weight)
 
 
 def indexer_divergence(view: IndexerView, weights_BT: Tensor | None = None) -> Tensor:

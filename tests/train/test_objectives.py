@@ -41,7 +41,7 @@ def test_divergence_is_zero_for_the_very_distribution_and_positive_otherwise() -
     assert indexer_divergence(flat).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_queries_that_answer_count_more_in_the_divergence() -> None:
+def test_queries_of_facts_and_questions_count_more_in_the_divergence() -> None:
     covered = torch.ones(1, 4, 4, dtype=torch.bool).tril()
     scores = torch.randn(1, 4, 4).masked_fill(~covered, -torch.inf)
     view = IndexerView(scores, covered / covered.sum(-1, keepdim=True), covered)
@@ -50,7 +50,7 @@ def test_queries_that_answer_count_more_in_the_divergence() -> None:
         for t in range(4)
     ]
     kinds = torch.tensor([[Kind.TEXT, Kind.ANSWER, Kind.UNPREDICTABLE, Kind.TEXT]])
-    expected = (alone[0] + 5 * alone[1] + alone[2] + alone[3]) / 8
+    expected = (alone[0] + 5 * alone[1] + 5 * alone[2] + alone[3]) / 12
     assert indexer_divergence(view, query_weights(kinds, 5.0)).item() == pytest.approx(expected, rel=1e-5)
     shorter = torch.tensor([[9.0, 9.0, 0.0, 1.0, 0.0, 0.0]])  # of two tokens more, as a prediction layer has
     assert indexer_divergence(view, shorter).item() == pytest.approx(alone[1], rel=1e-5)
