@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.records.record import Status
 from harness.records.statistics import relative_spread
+from harness.report import pooled
 from harness.report.collect import Entry, Origin, TableData
 from harness.report.columns import COORDINATES, SUBJECT, UNTIMED, varying_keys
 from harness.report.numbers import number
@@ -44,6 +45,7 @@ def below(table: TableData) -> list[str]:
     lines = [f"{label}{_origin_line(table, origin)}" for label, origin in _labelled(table)]
     lines += [_runs_line(table), _carried_line(table), _software_line(table), _compiler_line(table)]
     lines += _checked_lines(table)
+    lines += [pooled.line(one, variant_label(one.variant, table.axes)) for one in pooled.pooled(table)]
     lines += [_clusters_line(table), _noise_line(table), *_missing(table)]
     return [line for line in lines if line]
 
