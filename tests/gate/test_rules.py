@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from harness.contract.registry import Registry
 from harness.errors import UsageError
 from harness.gate.rules import Rules, describe, margins
+from harness.gate.statistics.levels import MISS
+from harness.gate.statistics.paired import binary_loss
 from harness.records.metrics import METRICS
+from harness.suite.expand import expand
 from harness.suite.load import load_suite
 from harness.suite.schema import Absolute, Points, Relative
 from tests.gate.sides import DSA, MHA, record, rules
@@ -110,3 +114,17 @@ def test_every_shipped_suite_gates_metrics_that_exist(path: Path) -> None:
     given = Rules.of_suite(load_suite(path)).gate.rules
     named = {metric for rule in given for metric in ([rule.metrics] if isinstance(rule.metrics, str) else rule.metrics)}
     assert named <= METRICS.keys()
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_unchanged_answers_are_enough_for_every_shipped_rule_in_points(path: Path) -> None:
+    """With fewer documents a rule could never pass: it would fail every build until somebody switched it off."""
+    loaded = load_suite(path)
+    scores = {"needle": "exact_match", "needles": "exact_match", "tracking": "exact_match", "recall": "acc"}
+    registry = Registry([str(path.parent / plugin) for plugin in loaded.suite.plugins], entry_points=False)
+    cells = [cell for table in expand(loaded, registry) for cell in table.cells()]
+    for cell in [cell for cell in cells if cell.workload.get("tasks") in scores]:
+        unchanged = binary_loss(0, 0, cell.workload.get("limit", 500), alpha=0.001, miss=MISS)
+        for rule in Rules.of_suite(loaded).of(cell, scores[cell.workload["tasks"]]):
+            assert isinstance(rule, Points)
+            assert unchanged.high < margins(rule)[1], cell.id

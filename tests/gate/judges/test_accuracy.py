@@ -115,6 +115,16 @@ def test_documents_of_one_text_are_one_unit(tmp_path: Path) -> None:
     assert (together.evidence.groups, together.evidence.group_unit) == (67, "clusters")
 
 
+def test_a_dozen_unchanged_documents_prove_little_in_units_too(tmp_path: Path) -> None:
+    right = [1.0] * 12
+    shared = {"cluster": [0, 0, *range(2, 12)]}
+    found = compared(tmp_path, right, right, facts=(shared, shared))
+    assert (found.verdict, found.estimate) == (Verdict.INCONCLUSIVE, 0.0)
+    assert found.interval is not None
+    assert found.interval.low is not None
+    assert found.interval.low == pytest.approx(-0.184, abs=1e-3), "a drop of 18 points is still possible"
+
+
 # --- not the same documents ---------------------------------------------------------------------------
 
 
