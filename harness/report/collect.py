@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from harness.records.joined import Joined, NotTheSameError
+from harness.records.joined import Joined, Losses, NotTheSameError
 from harness.records.paired import PairedDifference, paired_difference
 from harness.records.record import Metric, Record, Status
 from harness.records.store import RunFolder, RunHeader
@@ -131,17 +131,22 @@ class TableData:
 
 
 def paired(own: Entry, other: Entry, name: str) -> PairedDifference | None:
-    """One record's score less another's over the same documents.
+    """One record's score less another's over the same documents; None where `gains` finds nothing to pair."""
+    found = gains(own, other, name)
+    return None if found is None else paired_difference(found.values, found.units, found.right_or_wrong)
+
+
+def gains(own: Entry, other: Entry, name: str) -> Losses | None:
+    """What every document's score gains on another record's.
 
     None for a record and itself, where either may not be given, and where they did not score the same documents.
     """
     if own is other or None in (own.value(name), other.value(name)):
         return None
     try:
-        losses = Joined.of(other.documents, own.documents).losses(name, higher_is_better=False)
+        return Joined.of(other.documents, own.documents).losses(name, higher_is_better=False)
     except NotTheSameError:
         return None
-    return paired_difference(losses.values, losses.units, losses.right_or_wrong)
 
 
 def collect(runs: Sequence[RunFolder]) -> list[TableData]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.records.joined import Joined, Losses, NotTheSameError
+from harness.records.joined import Losses
 from harness.records.metrics import METRICS
 from harness.records.paired import PairedDifference, paired_difference
-from harness.report.collect import Entry, TableData
+from harness.report.collect import Entry, TableData, gains
 from harness.suite.variant import Variant
 
 
@@ -42,28 +42,18 @@ def pooled(table: TableData) -> list[Pooled]:
 
 def _pooled(table: TableData, entries: Sequence[Entry], variant: Variant, metric: str) -> Pooled | None:
     own = [entry for entry in entries if entry.record.variant == variant]
-    cells = [(entry, found) for entry in own if (found := _gains(table, entry, metric)) and found.right_or_wrong]
+    pairs = ((entry, table.baselines[entry.question]) for entry in own if entry.question in table.baselines)
+    cells = [(one, found) for one, base in pairs if (found := gains(one, base, metric)) and found.right_or_wrong]
     if len(cells) < 2:
         return None
-    values = [value for _, gains in cells for value in gains.values]
-    units = [unit for entry, gains in cells for unit in _units(entry, gains)]
+    values = [value for _, found in cells for value in found.values]
+    units = [unit for entry, found in cells for unit in _units(entry, found)]
     return Pooled(variant, metric, len(cells), paired_difference(values, units, right_or_wrong=True))
 
 
-def _gains(table: TableData, entry: Entry, metric: str) -> Losses | None:
-    """What every document gains on the baseline."""
-    baseline = table.baselines.get(entry.question)
-    if baseline is None or None in (entry.value(metric), baseline.value(metric)):
-        return None
-    try:
-        return Joined.of(baseline.documents, entry.documents).losses(metric, higher_is_better=False)
-    except NotTheSameError:
-        return None
-
-
-def _units(entry: Entry, gains: Losses) -> Iterator[Hashable]:
+def _units(entry: Entry, found: Losses) -> Iterator[Hashable]:
     """Documents of one length that share a text are one unit, whatever their task."""
-    for task, text in gains.units:
+    for task, text in found.units:
         alone = isinstance(text, tuple)
         yield (task, text) if alone else (entry.record.workload.get("length"), text)
 
