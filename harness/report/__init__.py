@@ -13,23 +13,36 @@ if TYPE_CHECKING:
     from harness.report.collect import TableData
     from harness.report.grid import Layout
 
-FORMATS = ("terminal", "markdown", "csv", "json")
+TABLES = ("terminal", "markdown")
+FORMATS = (*TABLES, "csv", "json")
 
 
-def render(runs: Sequence[RunFolder], format: str, width: int = 100, columns: Sequence[Column] = ()) -> str:
+def render(
+    runs: Sequence[RunFolder],
+    format: str,
+    width: int = 100,
+    columns: Sequence[Column] = (),
+    names: Sequence[str] = (),
+    brief: bool = False,
+) -> str:
     """The report over `runs`; `width` is the widest line on a terminal, `columns` are those that plugins add.
 
+    With `names`, of these tables only; `brief` leaves out the columns that explain the ones that answer.
+
     Records of later runs replace earlier ones of the same cell, weights and machine; where weights or machines
-    differ, rows say which run they are of. Raises UsageError for an unknown format, a run without a record, or JSON
-    of unlike suites.
+    differ, rows say which run they are of. Raises UsageError for an unknown format or table, a run without a record,
+    JSON of unlike suites, or brief CSV or JSON.
     """
     from harness.report.collect import collect
 
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    if brief and format not in TABLES:
+        raise UsageError(f"brief is about tables, {format} has every value; allowed with it: {', '.join(TABLES)}")
     tables = collect(runs)
     if not tables:
         raise UsageError("no cell has ended yet: there is nothing to show", ", ".join(str(run.path) for run in runs))
+    tables = _named(tables, names)
     if format == "csv":
         from harness.report.tidy import csv_text
 
@@ -38,19 +51,26 @@ def render(runs: Sequence[RunFolder], format: str, width: int = 100, columns: Se
         from harness.report.document import json_text
 
         return json_text(tables)
-    return _tables(tables, format, width, columns)
+    return _tables(tables, _layout(format, width), columns, brief)
 
 
-def _tables(tables: Sequence[TableData], format: str, width: int, columns: Sequence[Column]) -> str:
+def _named(tables: Sequence[TableData], names: Sequence[str]) -> list[TableData]:
+    there = dict.fromkeys(table.name for table in tables)
+    for name in names:
+        if name not in there:
+            raise unknown("table", name, there)
+    return [table for table in tables if not names or table.name in names]
+
+
+def _tables(tables: Sequence[TableData], layout: Layout, columns: Sequence[Column], brief: bool) -> str:
     """Every suite's question, then its tables."""
     from harness.report.grid import make_grid
 
-    layout = _layout(format, width)
     parts = []
     for number, table in enumerate(tables):
         if number == 0 or tables[number - 1].suite != table.suite:
             parts.append(layout.title(f"{table.suite}: {table.suite_question}"))
-        parts.append(layout.table(table, make_grid(table, columns)))
+        parts.append(layout.table(table, make_grid(table, columns, brief)))
     return layout.separator.join(parts)
 
 

@@ -51,12 +51,15 @@ class Layout(Protocol):
         """One table: its question, what holds for all rows, the blocks, the notes, and where it comes from."""
 
 
-def make_grid(table: TableData, columns: Sequence[Column] = ()) -> Grid:
-    """Turn a table's records into text; `columns` are those that plugins add. Raises UsageError when one fails."""
+def make_grid(table: TableData, columns: Sequence[Column] = (), brief: bool = False) -> Grid:
+    """Turn a table's records into text; `columns` are those that plugins add, `brief` keeps the first block of ours.
+
+    Raises UsageError when a plugin's column fails.
+    """
     rows, notes = Rows(table), Notes()
     blocks: list[TextBlock] = []
     everywhere: list[str] = []
-    for block in blocks_of(table):
+    for block in blocks_of(table)[: 1 if brief else None]:
         texts = _texts(block, rows, notes)
         everywhere += [text.once() for text in texts if text.same_everywhere]
         kept = [text.text() for text in texts if not text.same_everywhere]

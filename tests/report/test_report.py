@@ -68,6 +68,27 @@ def test_markdown_escapes_what_would_end_a_cell(tmp_path: Path) -> None:
     assert r"failed: a \| b and \*c\*" in render([run(tmp_path, [wrong])], "markdown")
 
 
+def test_brief_leaves_out_what_explains_the_answer(stored: RunFolder) -> None:
+    whole, brief = render([stored], "terminal"), render([stored], "terminal", brief=True)
+    assert "[memory]" in whole
+    assert "[memory]" not in brief
+    assert whole[: whole.index("[")].rstrip() in brief
+
+
+def test_brief_is_no_way_to_lose_values(stored: RunFolder) -> None:
+    with pytest.raises(UsageError, match="csv has every value"):
+        render([stored], "csv", brief=True)
+
+
+def test_one_table_of_several() -> None:
+    store = RunFolder.open(Path(__file__).parents[2] / "results" / "cpu" / "peers")
+    text = render([store], "terminal", names=["long-prompt"], brief=True)
+    assert "long-prompt: " in text
+    assert "v32-layer: " not in text
+    with pytest.raises(UsageError, match="did you mean 'v32-layer'"):
+        render([store], "terminal", names=["v32layer"])
+
+
 def test_the_json_document_has_values_derived_from_samples(stored: RunFolder) -> None:
     document = json.loads(render([stored], "json"))
     assert set(document) == {"schema", "context", "suite", "records"}
