@@ -73,7 +73,7 @@ def test_every_timed_cell_says_what_it_needs(tmp_path: Path, capsys: pytest.Capt
 
 def test_smaller_effects_take_longer_until_noise_hides_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = stored(tmp_path, [times(0, 0.1), times(1, 0.1)])
-    pairs = [int(needs(suite, capsys, "--detect", text)[0]["changed"].split()[0]) for text in ("60%", "20%")]
+    pairs = [int(needs(suite, capsys, "--detect", text)[0]["changed"].split()[0]) for text in ("60%", "8%")]
     assert pairs[0] < pairs[1]
     hidden = needs(suite, capsys, "--detect", "0.5%")[0]
     assert hidden["changed"] == "more than the cap"

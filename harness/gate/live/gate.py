@@ -22,15 +22,12 @@ from harness.gate.live.side import LiveSide, OtherProtocolError, VersionWorkers,
 from harness.gate.live.stage import Stage
 from harness.gate.questions import Judge, Question
 from harness.gate.rules import Rules
-from harness.gate.statistics.sequential import LOOKS, PAIRS_PER_VISIT
+from harness.gate.statistics.sequential import VISITS
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.run import machine
 from harness.run.plan import PlannedTable
 from harness.suite.schema import Gate, Relative
 from harness.suite.variant import Variant
-
-VISITS = -(-LOOKS[-1] // PAIRS_PER_VISIT)
-"""Visits after which even a cell that was never decided has taken its last look."""
 
 
 @dataclass
@@ -94,7 +91,7 @@ class LiveGate:
         if not lane.new.run.planned.is_timed:
             self._at_once([lane.base.evaluate, lane.new.evaluate])
             return
-        lane.visit(0, PAIRS_PER_VISIT if in_turns else 1)
+        lane.visit(0, once=not in_turns)
         lane.base.run.finish()
         lane.new.run.finish()
         if all(lane is not control.lane for control in self.controls):
@@ -122,7 +119,7 @@ class LiveGate:
 
     def settle(self, judge: LiveJudge, asked: Sequence[Question]) -> int:
         """Visits to all undecided cells until none is left or their time is spent; returns how many there were."""
-        for visit in range(1, VISITS + 1):
+        for visit in range(1, VISITS[-1] + 1):
             cells = dict.fromkeys(question.pair.new.cell for question in asked if not judge.decided(question))
             lanes = [self.lanes[cell] for cell in cells]
             lanes += [control.lane for control in self.controls if not control.decided(judge)]
@@ -131,7 +128,7 @@ class LiveGate:
                 return visit
             self._begin(f"visit {visit + 1}, {len(lanes)} undecided", len(lanes))
             self._visit_all(visit, lanes)
-        return VISITS + 1
+        return VISITS[-1] + 1
 
     def _visit_all(self, visit: int, lanes: list[Lane]) -> None:
         for table in self.new.plan.tables:
@@ -140,7 +137,7 @@ class LiveGate:
             for crew in self._crews(table, own):
                 with self._working(crew):
                     for lane in crew:
-                        lane.visit(visit, PAIRS_PER_VISIT)
+                        lane.visit(visit)
                         self._step()
 
     # --- what both have in common -------------------------------------------------------------------

@@ -10,7 +10,7 @@ from harness.gate.live.lane import Lane
 from harness.gate.questions import Question
 from harness.gate.rules import margins
 from harness.gate.statistics.power import shown_by
-from harness.gate.statistics.sequential import Decision, Design, Margins, decide
+from harness.gate.statistics.sequential import Decision, Design, Margins, decide, looks_at
 from harness.gate.verdict import Evidence, Finding, Interval, Verdict
 from harness.suite.schema import Relative
 
@@ -50,20 +50,20 @@ class LiveJudge:
         if decision.verdict == Verdict.INCONCLUSIVE and lane.seconds >= self.budget:
             decision = replace(decision, reason=f"{decision.reason}; its {self.budget:g} s of turns are spent")
         return _finding(
-            question, decision, lane.seconds, shown_by(self._ratios(lane, question), self._design(question))
+            question, decision, lane.seconds, shown_by(self._ratios(lane, question), self._design(lane, question))
         )
 
     def _decision(self, lane: Lane, question: Question, final: bool = False) -> Decision | None:
         """What the sequential test says; None while it wants more pairs."""
-        return decide(self._ratios(lane, question), self._design(question), final)
+        return decide(self._ratios(lane, question), self._design(lane, question), final)
 
     def _ratios(self, lane: Lane, question: Question) -> list[list[float]]:
         """How much slower the new side was, pair by pair."""
         return lane.log_ratios(question.metric, question.new.better == "lower")
 
-    def _design(self, question: Question) -> Design:
+    def _design(self, lane: Lane, question: Question) -> Design:
         assert isinstance(question.rule, Relative)
-        return Design(Margins(*margins(question.rule)), alpha=self.alpha)
+        return Design(Margins(*margins(question.rule)), alpha=self.alpha, looks=looks_at(lane.pairs))
 
     def _lane(self, question: Question) -> Lane | None:
         """The lane that has measured both sides of the metric in turns."""

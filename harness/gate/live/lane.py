@@ -12,11 +12,14 @@ import random
 from dataclasses import dataclass, field
 
 from harness.gate.live.side import Seat
-from harness.gate.statistics.sequential import turn_value
+from harness.gate.statistics.sequential import pairs_per_visit, turn_value
 from harness.run.rounds import Turn
 
-TURN_SECONDS = 0.06
-"""A turn takes so long at least: what interrupts a machine for milliseconds is then in every turn, not in some."""
+TURN_SECONDS = 0.01
+"""A turn takes so long at least, and hardly longer: the nearer two turns are, the more alike is what disturbs them.
+
+Asking for a turn costs one to three milliseconds, so much shorter ones are mostly asking.
+"""
 
 MOST_SAMPLES = 50
 """Repetitions of a turn, at most."""
@@ -51,6 +54,8 @@ class Lane:
     visits: list[list[Pair]] = field(default_factory=list)
     samples: int = 0
     """Repetitions of a turn; 0 until the first visit has seen how long one takes."""
+    pairs: int = 0
+    """Pairs of a visit, which follow from it."""
 
     @property
     def seats(self) -> tuple[Seat, Seat]:
@@ -72,14 +77,16 @@ class Lane:
         pairs = [pair for visit in self.visits for pair in visit]
         return bool(pairs) and all(metric in turn.samples for pair in pairs for turn in (pair.base, pair.new))
 
-    def visit(self, number: int, count: int) -> None:
-        """Set up and warm up both sides, then so many pairs in random order.
+    def visit(self, number: int, once: bool = False) -> None:
+        """Set up and warm up both sides, then a visit's pairs in random order, or a single one.
 
         Pairs that were disturbed are taken again, unless most were: then the machine is like that at this hour.
         """
         for seat in self._shuffled():
             seat.open(number)
-        self.samples = self.samples or self._samples()
+        if not self.samples:
+            self._measure_out()
+        count = 1 if once else self.pairs
         pairs = self._pairs(0, count)
         disturbed = sum(pair.disturbed for pair in pairs)
         if 0 < disturbed <= count // 2:
@@ -101,11 +108,12 @@ class Lane:
                 found.append(Pair(self.base.run.turns[-1], self.new.run.turns[-1]))
         return found
 
-    def _samples(self) -> int:
-        """Repetitions of a turn, the same on both sides and in every visit: few, but not over in a moment."""
+    def _measure_out(self) -> None:
+        """Repetitions of a turn and pairs of a visit, the same on both sides and in every visit."""
         seconds = max(seat.run.repetition_seconds for seat in self.seats)
         needed = math.ceil(TURN_SECONDS / seconds) if seconds else 1
-        return max(self.base.run.sampling.samples, min(needed, MOST_SAMPLES))
+        self.samples = max(self.base.run.sampling.samples, min(needed, MOST_SAMPLES))
+        self.pairs = pairs_per_visit(self.samples * seconds)
 
     def _shuffled(self) -> list[Seat]:
         return self.draw.sample(self.seats, 2)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from harness.contract.planted import Planted
 from harness.gate.measured import Measured
-from harness.gate.statistics.sequential import PAIRS_PER_VISIT
+from harness.gate.statistics.sequential import FEWEST_PAIRS
 from harness.gate.verdict import Side
 from harness.records.record import Record, Status
 from harness.records.store import TableHeader
@@ -239,7 +239,7 @@ def turn_sampling(sampling: Sampling, planned: PlannedCell) -> Sampling:
     """One turn of a pair: as few repetitions as make `VALUES_PER_TURN` times."""
     workload = planned.workload.workload
     repetitions = -(-VALUES_PER_TURN // workload.steps) if isinstance(workload, Decode) else VALUES_PER_TURN
-    return replace(sampling, samples=repetitions, rounds=PAIRS_PER_VISIT, max_rounds=None, restarts=0)
+    return replace(sampling, samples=repetitions, rounds=FEWEST_PAIRS, max_rounds=None, restarts=0)
 
 
 def at_once(acts: Sequence[Callable[[], None]], threads: int, close: Callable[[], None]) -> None:

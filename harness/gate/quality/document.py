@@ -16,7 +16,7 @@ from harness.gate.quality.accuracy_trials import AccuracyTrials
 from harness.gate.quality.figures import DESIGN_OF, FLIPS, OTHERS_TURNS, STANDARD, Quality, table
 from harness.gate.quality.trace import read_trace
 from harness.gate.quality.trials import Trial
-from harness.gate.statistics.sequential import LOOKS, PAIRS_PER_VISIT
+from harness.gate.statistics.sequential import VISIT_SECONDS, VISITS
 from harness.gate.verdict import Verdict
 from harness.records.store import RunEnd, RunFolder
 
@@ -32,7 +32,7 @@ def document(
                  for quality in traces for name, all in DESIGN_OF.items())  # fmt: skip
     parts = [
         INTRODUCTION.format(
-            visit=PAIRS_PER_VISIT, alpha=STANDARD.alpha, miss=STANDARD.miss, looks=", ".join(map(str, LOOKS))
+            visit=VISIT_SECONDS, alpha=STANDARD.alpha, miss=STANDARD.miss, looks=", ".join(map(str, VISITS))
         ),
         f"At least {fewest} windows stand behind every share of the first design of an effect.",
         "## Goals",
@@ -76,18 +76,20 @@ INTRODUCTION = """# How good the gate is
 
 Made by `make quality` from the traces under `results/traces/`, which `make traces` records; no figure is typed.
 
-A trace holds turns of real cells of this harness: live workers that take turns in random order, restarted every
-session. `base` and `same` are the same code; `+3%`, `+5%` and `+10%` do that much more work (small matrix products
-after every call, calibrated once a trace); in `bimodal` half of the calls work 10% longer.
+A trace holds pairs of turns of real cells of this harness, taken as the live gate takes them: two live workers next to
+each other, a coin deciding who goes first, all workers restarted every session. `base` and `same` are the same code;
+`+3%`, `+5%` and `+10%` do that much more work (small matrix products after every call, calibrated once a trace); in
+`bimodal` half of the calls work 10% longer.
 
-A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes {visit} pairs a
-visit, with fresh workers for every visit, looks at {looks} pairs, and stops when it has
+A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes about {visit:g} s of
+pairs a visit, with fresh workers for every visit, looks after {looks} visits, and stops when it has
 decided: alpha {alpha:g} a cell (1% over 100 cells), and at most {miss:g} of what is to be caught is passed.
 Intervals are exact (Clopper and Pearson), 95%; windows that share a session are not quite independent."""
 
 OTHERS = """A rule's name stands for its decision applied to these samples, not for running the tool. Each gets {turns}
 turns a side ({seconds:.1f} s a cell on average). Sequential: B's turns after A's, in the same workers; interleaved:
-both in the same rounds; stored: A from ten minutes before. None of them can say "inconclusive"."""
+in pairs; stored: A from ten minutes before. They get the gate's clock too, which leaves out waiting for a processor,
+as most of these tools do not. None of them can say "inconclusive"."""
 
 LIVE = """`harness gate suites/quickstart.yaml --against HEAD` from end to end, as a user runs it, in a fresh clone
 (`make trials`): nothing changed; absorbed attention computed twice in the plugin of the working tree; and the same in

@@ -95,7 +95,7 @@ class Quality:
         return "\n".join(lines)
 
     def _cell(self, cell: str) -> tuple[str, ...]:
-        call = np.median(np.concatenate(self.trace.turns(cell, "base")))
+        call = np.median(np.concatenate([base for base, _ in self.trace.pairs(cell, SAME)]))
         same = np.concatenate(log_ratios(self.trace, cell, SAME))
         noise = 1.4826 * np.median(np.abs(same - np.median(same)))
         real = {

@@ -26,9 +26,11 @@ from harness.errors import EXIT_USAGE, UsageError
 from harness.gate.quality.trace import (
     BASE,
     BIMODAL,
+    PAIRS_A_ROUND,
     SLOWER,
     CellTurns,
     Header,
+    Pairs,
     Session,
     Trace,
     TracedCell,
@@ -51,14 +53,14 @@ CELLS = [
 ]
 """About 2, 4 and 20 ms on one thread."""
 
-ROUNDS = 80
-"""Turns of every variant in every cell of a session."""
+ROUNDS = 40
+"""Rounds of every cell in a session; `PAIRS_A_ROUND` says what a round is."""
 
 TIME_LIMIT = 120.0
 """Seconds for any single request."""
 
-TRIAL_PRODUCTS, TRIAL_RATIO = 64, 1.2
-"""Calibration doubles the products from the first until the call takes longer by the second."""
+TRIAL_PRODUCTS, TRIAL_RATIO, TRIAL_PAIRS = 64, 1.4, 200
+"""Calibration doubles the products from the first until the call takes longer by the second, by so many pairs."""
 
 Workers = dict[str, WorkerClient]
 
@@ -97,31 +99,42 @@ class Bench:
         return WorkerClient(setup, self.folder / f"{name}.log", TIME_LIMIT)
 
 
-def take_turns(workers: Workers, cell: TracedCell, rounds: int, draw: random.Random) -> CellTurns:
-    """Open the cell everywhere, give every worker its turns in random order, and collect what it timed.
+def take_pairs(workers: Workers, cell: TracedCell, rounds: int, draw: random.Random) -> CellTurns:
+    """Open the cell everywhere, take pairs of every worker with `base` in random order, and collect what they timed.
 
     Raises CellError when a worker fails or its answer is wrong.
     """
     for worker in workers.values():
         worker.ask(_open(cell, worker.setup.variant), TIME_LIMIT, _quiet)
-    clients, order = list(workers.values()), []
-    taken: list[list[protocol.Done]] = [[] for _ in clients]
+    found = {name: Pairs() for name in workers if name != BASE}
+    due = [name for name in found for _ in range(PAIRS_A_ROUND.get(name, 1))]
     start = time.monotonic()
     for number in range(rounds):
-        order.append(draw.sample(range(len(clients)), len(clients)))
-        for index in order[-1]:
-            taken[index].append(_turn(clients[index], cell, number))
-    seconds = (time.monotonic() - start) / rounds / len(clients)
-    for worker in clients:
+        for place, name in enumerate(draw.sample(due, len(due))):
+            _pair(workers[BASE], workers[name], cell, number * len(due) + place, found[name], draw)
+    seconds = (time.monotonic() - start) / rounds / len(due) / 2
+    for worker in workers.values():
         _require_right(worker)
-    times = [[[round(1e3 * one) for one in done.samples[cell.metric]] for done in turns] for turns in taken]
-    return CellTurns(order, round(seconds, 6), times, [[_lost(done) for done in turns] for turns in taken])
+    return CellTurns(round(seconds, 6), found)
+
+
+def _pair(
+    base: WorkerClient, own: WorkerClient, cell: TracedCell, number: int, pairs: Pairs, draw: random.Random
+) -> None:
+    """Two turns next to each other on equal inputs, a coin deciding who goes first."""
+    own_first = draw.random() < 0.5
+    turns = [_turn(client, cell, number) for client in ((own, base) if own_first else (base, own))]
+    times = [[round(1e3 * one) for one in done.samples[cell.metric]] for done in turns]
+    pairs.own_first.append(own_first)
+    pairs.base.append(times[own_first])
+    pairs.own.append(times[not own_first])
+    pairs.lost.append(max(map(_lost, turns)))
 
 
 def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
     workload = cell.workload
     keys = {"kind": workload.__struct_config__.tag, **{key: getattr(workload, key) for key in ("length", "batch")}}
-    return protocol.Open(CellId("trace", keys, variant), cell.workload, reference=None, warmup=3)
+    return protocol.Open(CellId("trace", keys, variant), workload, reference=None, warmup=3, own_time=True)
 
 
 def _turn(client: WorkerClient, cell: TracedCell, number: int) -> protocol.Done:
@@ -150,7 +163,7 @@ def _quiet(_: float, __: str) -> None:
 # --- calibrating ----------------------------------------------------------------------------------------
 
 
-def calibrate(bench: Bench, cells: Sequence[TracedCell], rounds: int = 60) -> dict[str, Planted]:
+def calibrate(bench: Bench, cells: Sequence[TracedCell], rounds: int = TRIAL_PAIRS) -> dict[str, Planted]:
     """Products that make every call of every cell longer by the wanted share, for each variant of `SLOWER`."""
     per_share = {cell.call: _products_per_share(bench, cell, rounds) for cell in cells}
     planted = {}
@@ -166,9 +179,10 @@ def _products_per_share(bench: Bench, cell: TracedCell, rounds: int) -> float:
     products = TRIAL_PRODUCTS
     while True:
         with bench.workers({BASE: Planted(), "trial": Planted(products={cell.call: products})}) as workers:
-            turns = take_turns(workers, cell, rounds, random.Random(products))
-        plain, longer = ([statistics.median(turn) for turn in worker] for worker in turns.microseconds)
-        ratio = statistics.median(b / a for a, b in zip(plain, longer, strict=True))
+            pairs = take_pairs(workers, cell, rounds, random.Random(products)).pairs["trial"]
+        ratio = statistics.median(
+            statistics.fmean(own) / statistics.fmean(base) for base, own in zip(pairs.base, pairs.own, strict=True)
+        )
         if ratio >= TRIAL_RATIO:
             return products / (ratio - 1)
         products *= 2
@@ -222,7 +236,7 @@ def _session(bench: Bench, trace: Trace, rounds: int) -> Session:
     draw = random.Random(f"{trace.header.name} {number}")
     with bench.workers(trace.header.planted) as workers:
         ready = time.monotonic()
-        cells = {cell.name: take_turns(workers, cell, rounds, draw) for cell in trace.header.cells}
+        cells = {cell.name: take_pairs(workers, cell, rounds, draw) for cell in trace.header.cells}
     return Session(
         number=number,
         started=round(started.timestamp(), 1),

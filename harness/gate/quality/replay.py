@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import special
 
 from harness.gate.quality.rules_of_others import Rule
-from harness.gate.quality.trace import BASE, SAME, Trace
-from harness.gate.statistics.sequential import PAIRS_PER_VISIT, Design, decide, turn_value
+from harness.gate.quality.trace import SAME, Trace
+from harness.gate.statistics.sequential import VISITS, Design, decide, looks_at, pairs_per_visit, turn_value
 from harness.gate.verdict import Verdict
 from harness.records.conditions import STOLEN, WAITED
 
@@ -24,7 +24,7 @@ STORED_SECONDS = 600.0
 """How old a stored baseline is."""
 
 DESIGNS = ("sequential", "interleaved", "stored")
-"""B right after A in the same workers; both in the same rounds; B against an A of ten minutes before."""
+"""B right after A in the same workers; both in pairs; B against an A of ten minutes before."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,24 @@ class Ours:
 
 
 def log_ratios(trace: Trace, cell: str, variant: str) -> list[np.ndarray]:
-    """log(variant / base) of every round, session by session."""
-    return [
-        np.log(_values(slow) / _values(base))
-        for base, slow in zip(trace.turns(cell, BASE), trace.turns(cell, variant), strict=True)
-    ]
+    """log(variant / base) of every pair, session by session."""
+    return [np.log(_values(slow) / _values(base)) for base, slow in trace.pairs(cell, variant)]
+
+
+def measured_out(trace: Trace, cell: str, design: Design) -> Design:
+    """The design with as many pairs a visit as this cell's turns allow."""
+    return replace(design, looks=looks_at(pairs_per_visit(trace.turn_seconds(cell))))
 
 
 def replay(trace: Trace, cell: str, variant: str, design: Design) -> Ours:
     """Our rule on every disjoint window of one cell: a visit to a session, on to the next until decided."""
-    done = Ours()
+    done, design = Ours(), measured_out(trace, cell, design)
     taken: list[Visit] = []
     for visit in visits(trace, cell, variant):
         taken.append(visit)
         decision = decide([one.log_ratios for one in taken], design)
         if decision is not None:
-            rounds = sum(one.rounds for one in taken)
-            seconds = 2 * rounds * trace.turn_seconds(cell)
+            seconds = 2 * sum(one.taken for one in taken) * trace.turn_seconds(cell)
             done.windows.append(Window(decision.verdict, decision.effect.pairs, seconds, len(taken)))
             taken = []
     return done
@@ -116,26 +117,24 @@ class Visit:
     """What a window takes from one session."""
 
     log_ratios: np.ndarray
-    rounds: int
-    """Rounds that it took, those included whose pairs were disturbed and taken again."""
+    taken: int
+    """Pairs that it took, those included whose pairs were disturbed and taken again."""
 
 
 def visits(trace: Trace, cell: str, variant: str) -> Iterator[Visit]:
     """All visits, going round the sessions; as the live gate does, few disturbed pairs are taken again."""
-    ratios = log_ratios(trace, cell, variant)
-    lost = zip(trace.lost(cell, BASE), trace.lost(cell, variant), strict=True)
-    disturbed = [np.maximum(*both) > min(WAITED, STOLEN) for both in lost]
+    ratios, count = log_ratios(trace, cell, variant), pairs_per_visit(trace.turn_seconds(cell))
+    disturbed = [lost > min(WAITED, STOLEN) for lost in trace.lost(cell, variant)]
     starts = [0] * len(ratios)
-    while any(start + PAIRS_PER_VISIT <= len(session) for start, session in zip(starts, ratios, strict=True)):
+    while any(start + count <= len(session) for start, session in zip(starts, ratios, strict=True)):
         for number, session in enumerate(ratios):
-            if starts[number] + PAIRS_PER_VISIT <= len(session):
-                visit = _visit(session[starts[number] :], disturbed[number][starts[number] :])
-                starts[number] += visit.rounds
+            if starts[number] + count <= len(session):
+                visit = _visit(session[starts[number] :], disturbed[number][starts[number] :], count)
+                starts[number] += visit.taken
                 yield visit
 
 
-def _visit(session: np.ndarray, disturbed: np.ndarray) -> Visit:
-    count = PAIRS_PER_VISIT
+def _visit(session: np.ndarray, disturbed: np.ndarray, count: int) -> Visit:
     again = int(disturbed[:count].sum())
     if not 0 < again <= count // 2 or count + again > len(session):
         return Visit(session[:count], count)
@@ -161,11 +160,11 @@ def flipped(
     `by` "pair": every sign a coin, which is what random order inside a pair guarantees. `by` "process": one coin for
     all pairs of a visit, as if whatever happened in it were the fault of one worker.
     """
-    blocks = [visit.log_ratios for visit in visits(trace, cell, SAME)]
+    blocks, design = [visit.log_ratios for visit in visits(trace, cell, SAME)], measured_out(trace, cell, design)
     alarms = 0
     for _ in range(trials):
         start = int(rng.integers(len(blocks)))
-        window = [blocks[(start + number) % len(blocks)] for number in range(-(-design.cap // PAIRS_PER_VISIT))]
+        window = [blocks[(start + number) % len(blocks)] for number in range(VISITS[-1])]
         signed = [block * rng.choice((-1.0, 1.0), len(block) if by == "pair" else 1) for block in window]
         alarms += _first_verdict(signed, design) == Verdict.REGRESSION
     return Share(alarms, trials)
@@ -200,10 +199,10 @@ def replay_rule(trace: Trace, cell: str, variant: str, rule: Rule, turns: int, t
 
 
 def _windows(trace: Trace, cell: str, variant: str, turns: int, taken: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    base, slow = trace.turns(cell, BASE), trace.turns(cell, variant)
+    sessions = trace.pairs(cell, variant)
     later = _sessions_later(trace) if taken == "stored" else 0
     shift = turns if taken == "sequential" else 0
-    for first, second in zip(base, slow[later:], strict=False):
+    for (first, _), (_, second) in zip(sessions, sessions[later:], strict=False):
         for start in range(0, len(first) - turns - shift + 1, turns + shift):
             yield first[start : start + turns], second[start + shift : start + shift + turns]
 

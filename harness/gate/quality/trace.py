@@ -3,8 +3,10 @@
 A trace is one file, `results/traces/<load>.jsonl.gz`: a header line, then one line a session. Each line is a gzip
 member of its own, so that recording resumes by appending and a killed recorder costs at most its last session.
 
-In a session every variant has a fresh worker. For each cell the variants take turns in rounds, in a new random order
-every round; `base` and `same` are the same code. Times are whole microseconds.
+In a session every variant has a fresh worker. Turns are taken as the live gate takes them: in pairs of a variant and
+`base`, next to each other, a coin deciding who goes first. Rounds go through the variants in a new random order, small
+slow-downs more often, because they take more pairs to decide. `same` is the same code as `base`. Times are whole
+microseconds of the gate's own clock, which leaves out what a turn waited for a processor that others had.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ BASE, SAME, BIMODAL = "base", "same", "bimodal"
 
 SLOWER = {BASE: 0.0, SAME: 0.0, "+3%": 0.03, "+5%": 0.05, "+10%": 0.10, BIMODAL: 0.05}
 """Variant -> how much longer it works on average; half of the calls of `bimodal` by twice that."""
+
+PAIRS_A_ROUND = {SAME: 2, "+3%": 4, "+5%": 2, "+10%": 1, BIMODAL: 2}
+"""Variant -> pairs with `base` in every round."""
 
 
 class TracedCell(msgspec.Struct, frozen=True):
@@ -56,20 +61,28 @@ class Header(msgspec.Struct, frozen=True):
     context: dict[str, Any]
     """Machine, versions and git state, as in a run's header."""
     started: str
-    schema: int = 1
+    schema: int = 2
+
+
+class Pairs(msgspec.Struct):
+    """A variant beside `base`, pair by pair in the order in which they were taken."""
+
+    own_first: list[bool] = []
+    base: list[list[int]] = []
+    """[pair][sample]."""
+    own: list[list[int]] = []
+    """[pair][sample]."""
+    lost: list[int] = []
+    """Percent of the worse of the two turns that it waited for a processor or that other guests stole."""
 
 
 class CellTurns(msgspec.Struct, frozen=True):
-    """One cell's rounds in one session."""
+    """One cell in one session."""
 
-    order: list[list[int]]
-    """Round by round, who came when: indices into the header's variants."""
     turn_seconds: float
     """Mean wall time of one turn, messages included, as the parent saw it."""
-    microseconds: list[list[list[int]]]
-    """[variant][round][sample]."""
-    lost: list[list[int]]
-    """[variant][round]: percent of the turn that it waited for a processor or that other guests stole."""
+    pairs: dict[str, Pairs]
+    """By variant, without `base`."""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -99,15 +112,14 @@ class Trace:
         """Time recorded so far."""
         return sum(session.seconds for session in self.sessions)
 
-    def turns(self, cell: str, variant: str) -> list[np.ndarray]:
-        """Milliseconds [rounds, samples] of a variant, session by session."""
-        index = list(self.header.planted).index(variant)
-        return [np.array(session.cells[cell].microseconds[index]) / 1e3 for session in self.sessions]
+    def pairs(self, cell: str, variant: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Milliseconds [pairs, samples] of `base` and of a variant, session by session."""
+        found = [session.cells[cell].pairs[variant] for session in self.sessions]
+        return [(np.array(pairs.base) / 1e3, np.array(pairs.own) / 1e3) for pairs in found]
 
     def lost(self, cell: str, variant: str) -> list[np.ndarray]:
-        """Share of each turn [rounds] that went to others, session by session."""
-        index = list(self.header.planted).index(variant)
-        return [np.array(session.cells[cell].lost[index]) / 100 for session in self.sessions]
+        """Share of the worse turn of each pair that went to others, session by session."""
+        return [np.array(session.cells[cell].pairs[variant].lost) / 100 for session in self.sessions]
 
     def turn_seconds(self, cell: str) -> float:
         """Wall time of one turn, averaged over the sessions."""

@@ -24,11 +24,28 @@ from harness.records.statistics import t_quantile
 
 Floats: TypeAlias = Sequence[float] | np.ndarray
 
-PAIRS_PER_VISIT = 5
-"""Pairs of turns that a cell gets before its turn comes again in freshly started workers."""
+VISIT_SECONDS = 0.5
+"""What a cell gets, both sides together, before its turn comes again in freshly started workers."""
 
-LOOKS = (15, 20, 25, 30, 40, 50, 60, 80, 100, 120)
-"""Numbers of pairs at which a decision is tried: whole visits, from the third on."""
+FEWEST_PAIRS, MOST_PAIRS = 5, 40
+"""Pairs of turns of a visit, whatever they take."""
+
+VISITS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
+"""Visits after which a decision is tried, the last of them the end: a verdict needs three restarts."""
+
+
+def pairs_per_visit(turn_seconds: float) -> int:
+    """As many pairs of turns as fill a visit: noise falls with their number, and many short ones cost no more.
+
+    >>> pairs_per_visit(0.01), pairs_per_visit(2.0)
+    (25, 5)
+    """
+    return min(MOST_PAIRS, max(FEWEST_PAIRS, round(VISIT_SECONDS / 2 / turn_seconds) if turn_seconds else MOST_PAIRS))
+
+
+def looks_at(pairs: int) -> tuple[int, ...]:
+    """Numbers of pairs at which a decision is tried when a visit has so many."""
+    return tuple(pairs * visits for visits in VISITS)
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Design:
     """Bound on calling a tolerated cell slower, over all looks; as much again for calling it faster."""
     miss: float = 0.005
     """Bound on passing a cell that is slower by `margins.catch` or more, over all looks."""
-    looks: tuple[int, ...] = LOOKS
+    looks: tuple[int, ...] = looks_at(FEWEST_PAIRS)
     """Pairs at which a decision is tried; the last is the cap."""
     processes: int = 3
     """Restarts that a verdict needs: pairs of processes with at least one pair of turns each."""

@@ -141,7 +141,7 @@ class PlantedClient:
         if isinstance(request, protocol.Open):
             self.length, self.samples = request.cell.workload["length"], {}
             self.kind = request.cell.workload["kind"]
-            return protocol.Opened(self.kind in ("prefill", "decode"))
+            return protocol.Opened(self.kind in ("prefill", "decode"), repetition_seconds=0.01)
         if isinstance(request, protocol.Block):
             return self._block(request)
         metrics = {name: metric(name, values) for name, values in self.samples.items()}

@@ -11,11 +11,14 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gate.live.stage import Stage
-from harness.gate.statistics.sequential import PAIRS_PER_VISIT
+from harness.gate.statistics.sequential import pairs_per_visit
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.records.conditions import Conditions
 from tests.gate.live.planted import BASE, NEW, RELATIVE, LiveTurn, Machine, judged, planted_gate
 from tests.run.planted import Quiet, failing
+
+PAIRS = pairs_per_visit(3 * 0.01)
+"""Of a visit, where a turn is three repetitions of 10 ms."""
 
 
 def noisy(deviation: float = 0.02, seed: int = 3, **slower: float) -> Any:
@@ -47,7 +50,7 @@ def test_unchanged_code_passes_after_few_visits(tmp_path: Path, monkeypatch: pyt
     evidence = finding(report, "sound").evidence
     assert evidence is not None
     assert 14 <= evidence.count <= 26
-    assert (evidence.unit, evidence.groups) == ("pairs", -(-evidence.count // PAIRS_PER_VISIT))
+    assert (evidence.unit, evidence.groups) == ("pairs", -(-evidence.count // PAIRS))
     assert evidence.detectable is not None
     assert 0.03 <= evidence.detectable < 0.1
 
@@ -96,8 +99,8 @@ def test_only_undecided_cells_go_on_with_fresh_workers_each_time(
 
     _, machine = judged(tmp_path, monkeypatch, plant, budget=1e9)
     counts = Counter((turn.kernels, turn.length) for turn in machine.turns if turn.version == BASE)
-    assert counts["slow", 16] > 4 * counts["slow", 8]
-    assert counts["slow", 8] == counts["sound", 16] == 3 * PAIRS_PER_VISIT
+    assert counts["slow", 16] > 3 * counts["slow", 8]
+    assert counts["slow", 8] == counts["sound", 16] == 3 * PAIRS
     starts = Counter(line for line in machine.log if line.startswith("start"))
     assert starts[f"start {BASE} slow"] == starts[f"start {NEW} slow"] > 5
     assert starts[f"start {BASE} sound"] == 3
@@ -112,7 +115,7 @@ def test_an_undecided_cell_ends_with_its_budget(tmp_path: Path, monkeypatch: pyt
     report, _ = judged(tmp_path, monkeypatch, plant, lengths=[8], budget=2.5)
     found = finding(report, "slow")
     assert found.verdict == Verdict.INCONCLUSIVE
-    assert 2.5 <= found.seconds < 2.5 + PAIRS_PER_VISIT * 2 * 3 * 0.02
+    assert 2.5 <= found.seconds < 2.5 + PAIRS * 2 * 3 * 0.02
     assert found.reasons[0].endswith("; its 2.5 s of turns are spent")
     assert report.exit_code == 3
 
@@ -132,7 +135,7 @@ def test_visits_that_nobody_expected_are_still_ahead(tmp_path: Path, monkeypatch
 def test_pairs_share_their_inputs_and_either_side_may_be_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, machine = judged(tmp_path, monkeypatch, lambda _: 10.0, kernels=["sound"], lengths=[8])
     own = [turn for turn in machine.turns if not turn.control and turn.version == BASE]
-    assert len({turn.number for turn in own}) == len(own) == 3 * PAIRS_PER_VISIT
+    assert len({turn.number for turn in own}) == len(own) == 3 * PAIRS
     places = [number for number, turn in enumerate(machine.turns) if turn in own]
     beside = [[one for one in machine.turns[max(0, place - 1) : place + 2] if one.version == NEW] for place in places]
     assert all(own[index].number in [one.number for one in there] for index, there in enumerate(beside))
@@ -157,7 +160,7 @@ def test_disturbed_pairs_are_taken_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_where_everything_is_disturbed_nothing_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, machine = judged(tmp_path, monkeypatch, lambda _: (10.0, Conditions(waited=0.3)), kernels=["sound"], lengths=[8])
-    assert sum(turn.version == BASE for turn in machine.turns) == 3 * PAIRS_PER_VISIT
+    assert sum(turn.version == BASE for turn in machine.turns) == 3 * PAIRS
 
 
 # --- controls ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.contract.planted import Planted
-from harness.gate.quality.trace import BIMODAL, SLOWER, CellTurns, Header, Session, Trace, TracedCell
+from harness.gate.quality.trace import BASE, BIMODAL, SLOWER, CellTurns, Header, Pairs, Session, Trace, TracedCell
 from harness.suite.schema import Decode, Prefill
 
 CELLS = [
@@ -15,7 +15,7 @@ CELLS = [
 
 
 def fake_trace(sessions: int, rounds: int = 20, samples: int = 4, noise: float = 0.01, seed: int = 0) -> Trace:
-    """Turns of about 2 ms with drift, heavy tails and slow-downs as named; each takes 10 ms of wall time."""
+    """Turns of about 2 ms with drift, heavy tails and slow-downs as named; 50 ms of wall time each: 5 pairs a visit."""
     rng = np.random.default_rng(seed)
     planted = {name: Planted(products={"decode 1": 1} if slower else None) for name, slower in SLOWER.items()}
     header = Header("fake", 0, "tiny-v3", "native", 0, CELLS, planted, {}, "2026-01-01T00:00:00+00:00")
@@ -30,12 +30,17 @@ def _session(number: int, rounds: int, samples: int, noise: float, rng: np.rando
 
 def _turns(rounds: int, samples: int, noise: float, rng: np.random.Generator) -> CellTurns:
     drift = 0.1 * np.sin(np.arange(rounds) / 5 + rng.uniform(0, 6))[:, None]
-    times = []
+
+    def times(longer: np.ndarray) -> list[list[int]]:
+        log = drift + np.log1p(longer) + noise * rng.standard_t(3, (rounds, samples))
+        return np.round(2000 * np.exp(log)).astype(int).tolist()
+
+    pairs = {}
     for name, slower in SLOWER.items():
         longer = np.full((rounds, samples), slower)
         if name == BIMODAL:
             longer = 2 * slower * (rng.random((rounds, samples)) < 0.5)
-        log = drift + np.log1p(longer) + noise * rng.standard_t(3, (rounds, samples))
-        times.append(np.round(2000 * np.exp(log)).astype(int).tolist())
-    order = [list(map(int, rng.permutation(len(SLOWER)))) for _ in range(rounds)]
-    return CellTurns(order, 0.01, times, [[0] * rounds for _ in SLOWER])
+        if name != BASE:
+            coins = [bool(coin) for coin in rng.random(rounds) < 0.5]
+            pairs[name] = Pairs(coins, times(np.zeros((rounds, samples))), times(longer), [0] * rounds)
+    return CellTurns(0.05, pairs)

@@ -15,7 +15,7 @@ from harness.contract.planted import Planted
 from harness.contract.registry import Registry
 from harness.errors import UsageError
 from harness.gate.quality import recorder
-from harness.gate.quality.recorder import CELLS, Bench, calibrate, record, take_turns
+from harness.gate.quality.recorder import CELLS, Bench, calibrate, record, take_pairs
 from harness.gate.quality.trace import BASE, BIMODAL, SAME, Header, TracedCell, append, read_trace
 from harness.records.conditions import Conditions
 from harness.records.record import Status
@@ -55,22 +55,33 @@ class FakeBench(Bench):
         yield {name: FakeWorker(name, [], defect) for name, defect in planted.items()}
 
 
-def test_every_worker_gets_its_turn_in_every_round_in_an_order_of_its_own() -> None:
+def test_turns_come_in_pairs_with_base_in_an_order_that_coins_decide() -> None:
     log: list[str] = []
-    workers: Any = {name: FakeWorker(name, log, Planted()) for name in "abc"}
-    turns = take_turns(workers, CELL, 20, random.Random(1))
-    rounds = [log[start : start + 3] for start in range(0, 60, 3)]
-    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
-    assert [["abc"[index] for index in order] for order in turns.order] == rounds
-    assert len({tuple(one) for one in rounds}) > 3
-    assert turns.microseconds == [[[2000] * 4] * 20] * 3
-    assert turns.lost == [[7] * 20] * 3
+    workers: Any = {name: FakeWorker(name, log, Planted()) for name in (BASE, SAME, "+3%")}
+    taken = take_pairs(workers, CELL, 20, random.Random(1)).pairs
+    pairs = [tuple(log[start : start + 2]) for start in range(0, len(log), 2)]
+    assert all(BASE in pair and len(set(pair)) == 2 for pair in pairs)
+    assert len(pairs) == 20 * (2 + 4)
+    for name, own in taken.items():
+        assert [pair[0] == name for pair in pairs if name in pair] == own.own_first
+        assert 0.2 < sum(own.own_first) / len(own.own_first) < 0.8
+    assert taken[SAME].base == taken[SAME].own == [[2000] * 4] * 40
+    assert taken["+3%"].lost == [7] * 80
+
+
+def test_times_stay_with_their_side_whoever_goes_first() -> None:
+    slow = Planted(products={"decode 1": 100})
+    workers: Any = {BASE: FakeWorker(BASE, [], Planted()), "+5%": FakeWorker("+5%", [], slow)}
+    taken = take_pairs(workers, CELL, 10, random.Random(1)).pairs["+5%"]
+    assert len(set(taken.own_first)) == 2
+    assert taken.base == [[2000] * 4] * 20
+    assert taken.own == [[2500] * 4] * 20
 
 
 def test_a_wrong_answer_is_not_recorded() -> None:
-    workers: Any = {"a": FakeWorker("a", [], Planted(), Status.INCORRECT)}
+    workers: Any = {name: FakeWorker(name, [], Planted(), Status.INCORRECT) for name in (BASE, SAME)}
     with pytest.raises(CellError):
-        take_turns(workers, CELL, 2, random.Random(1))
+        take_pairs(workers, CELL, 2, random.Random(1))
 
 
 def test_calibration_finds_how_many_products_a_share_of_the_call_is(tmp_path: Path) -> None:
@@ -98,7 +109,7 @@ def test_the_recorder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     assert [session.number for session in first.sessions] == [0]
     second = record(path, minutes=first.seconds / 60 + 0.01, rounds=4)
     assert [session.number for session in second.sessions] == [0, 1]
-    assert read_trace(path).turns("decode", "+5%")[1].tolist() == [[2.1] * 4] * 4
+    assert read_trace(path).pairs("decode", "+5%")[1][1].tolist() == [[2.1] * 4] * 8
 
 
 @pytest.mark.slow
@@ -107,5 +118,6 @@ def test_real_workers_record_a_session(tmp_path: Path) -> None:
     planted = {BASE: Planted(), "+5%": Planted(products={"decode 1": 45})}
     append(path, Header("real", 1, "tiny-v3", "v", 0, [CELLS[0]], planted, {}, "now"))
     trace = record(path, minutes=1e-9, neighbours=1, rounds=3)
-    assert trace.turns("decode", "+5%")[0].shape == (3, 4)
-    assert (trace.turns("decode", BASE)[0] > 0).all()
+    base, slower = trace.pairs("decode", "+5%")[0]
+    assert base.shape == slower.shape == (6, 4)
+    assert (base > 0).all()

@@ -69,7 +69,7 @@ def replay_of(ratios: list[np.ndarray], trace) -> Ours:
 
 def test_seconds_are_those_of_both_sides_turns() -> None:
     window = replay(TRACE, "decode", SAME, Design()).windows[0]
-    assert window.seconds == pytest.approx(2 * window.pairs * 0.01)
+    assert window.seconds == pytest.approx(2 * window.pairs * 0.05)
 
 
 def test_few_disturbed_pairs_are_taken_again_and_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_few_disturbed_pairs_are_taken_again_and_paid_for(monkeypatch: pytest.Mo
     monkeypatch.setattr(type(trace), "lost", lambda *_: [lost])
     (ratios,) = log_ratios(trace, "decode", SAME)
     taken = list(visits(trace, "decode", SAME))
-    assert [visit.rounds for visit in taken] == [6, 5, 5]
+    assert [visit.taken for visit in taken] == [6, 5, 5]
     assert taken[0].log_ratios.tolist() == ratios[[0, 2, 3, 4, 5]].tolist()
     assert taken[1].log_ratios.tolist() == ratios[6:11].tolist(), "most were disturbed: the machine is like that"
 
@@ -119,8 +119,9 @@ def test_windows_of_others_are_disjoint(taken: str, windows: int) -> None:
 
 def test_sequential_windows_put_b_after_a() -> None:
     def rule(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        assert np.array_equal(a[0], TRACE.turns("decode", "base")[0][:10])
-        assert np.array_equal(b[0], TRACE.turns("decode", SAME)[0][10:20])
+        base, same = TRACE.pairs("decode", SAME)[0]
+        assert np.array_equal(a[0], base[:10])
+        assert np.array_equal(b[0], same[10:20])
         return np.ones(len(a), bool)
 
     assert replay_rule(TRACE, "decode", SAME, rule, 10, "sequential").value == 1.0

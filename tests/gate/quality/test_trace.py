@@ -10,7 +10,7 @@ import pytest
 
 from harness.contract.planted import Planted
 from harness.errors import UsageError
-from harness.gate.quality.trace import BASE, SAME, CellTurns, Header, Session, TracedCell, append, read_trace
+from harness.gate.quality.trace import BASE, SAME, CellTurns, Header, Pairs, Session, TracedCell, append, read_trace
 from harness.suite.schema import Decode
 
 
@@ -21,8 +21,11 @@ def header() -> Header:
 
 
 def session(number: int) -> Session:
-    times = [[[1000 * variant + 10 * number + turn, 7] for turn in range(2)] for variant in range(3)]
-    turns = CellTurns([[0, 1, 2], [2, 0, 1]], 0.01 * (number + 1), times, [[3 * variant, 0] for variant in range(3)])
+    def pairs(variant: int) -> Pairs:
+        base, own = ([[1000 * one + 10 * number + turn, 7] for turn in range(2)] for one in (0, variant))
+        return Pairs([True, False], base, own, [3 * variant, 0])
+
+    turns = CellTurns(0.01 * (number + 1), {SAME: pairs(1), "+5%": pairs(2)})
     return Session(number, 0.0, 1.0, 2.5, [0.1, 0.1, 0.1], {"decode": turns})
 
 
@@ -40,9 +43,10 @@ def test_what_is_written_is_read(stored: Path) -> None:
     assert trace.sessions == [session(0), session(1)]
     assert trace.seconds == 5.0
     assert trace.turn_seconds("decode") == pytest.approx(0.015)
-    first, second = trace.turns("decode", "+5%")
-    assert np.array_equal(first, [[2.0, 0.007], [2.001, 0.007]])
-    assert second[0, 0] == 2.010
+    (base, own), (_, later) = trace.pairs("decode", "+5%")
+    assert np.array_equal(base, [[0.0, 0.007], [0.001, 0.007]])
+    assert np.array_equal(own, [[2.0, 0.007], [2.001, 0.007]])
+    assert later[0, 0] == 2.010
     assert trace.lost("decode", "+5%")[0].tolist() == [0.06, 0.0]
 
 
