@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/results.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/fp8.md")
 PLACE = re.compile(r"(<!-- harness (report [^\n]*?) -->\n).*?(<!-- end of report -->)", re.DOTALL)
 
 
