@@ -17,7 +17,15 @@ def __getattr__(name: str) -> Any:
 
         return load_runner
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("deepseek-harness")
+        return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    """Of the installed distribution; a checkout that is only on the path, as under `make gpu`, has none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("deepseek-harness")
+    except PackageNotFoundError:
+        return "of a checkout that is not installed"

@@ -56,13 +56,13 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Prints the installed version; looks it up only when asked."""
+    """Prints the version; looks it up only when asked."""
 
     def __call__(self, *_: Any) -> NoReturn:
         """Print and exit."""
-        from importlib.metadata import version
+        import harness
 
-        print(f"harness {version('deepseek-harness')}")
+        print(f"harness {harness.__version__}")
         sys.exit(0)
 
 

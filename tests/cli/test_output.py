@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
@@ -46,6 +46,18 @@ def test_version_and_help_name_what_they_should(capsys: pytest.CaptureFixture[st
             main(arguments)
         assert ended.value.code == 0
         assert part in capsys.readouterr().out
+
+
+def test_a_checkout_that_is_not_installed_has_no_version(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert "not installed" in capsys.readouterr().out
 
 
 def test_list_has_every_axis(capsys: pytest.CaptureFixture[str]) -> None:
