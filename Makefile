@@ -22,7 +22,7 @@ run: $(INSTALLED)  ## run a suite: make run [SUITE=suites/longctx.yaml] [ARGS='-
 	$(VENV)/bin/harness run $(SUITE) $(ARGS)
 
 test: $(INSTALLED) lint  ## linters, types and all tests
-	$(VENV)/bin/python -m pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q $(ARGS)
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(VENV)/bin/ruff check .
