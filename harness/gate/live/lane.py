@@ -18,7 +18,7 @@ from harness.run.rounds import Turn
 TURN_SECONDS = 0.01
 """A turn takes so long at least, and hardly longer: the nearer two turns are, the more alike is what disturbs them.
 
-Asking for a turn costs one to three milliseconds, so much shorter ones are mostly asking.
+Asking for a turn costs some milliseconds, so much shorter ones are mostly asking.
 """
 
 MOST_SAMPLES = 50

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import special
 
 from harness.gate.quality.rules_of_others import Rule
 from harness.gate.quality.trace import SAME, Trace
-from harness.gate.statistics.sequential import VISITS, Design, decide, looks_at, pairs_per_visit, turn_value
+from harness.gate.statistics.sequential import VISITS, Design, decide, pairs_per_visit, turn_value
 from harness.gate.verdict import Verdict
 from harness.records.conditions import STOLEN, WAITED
 
@@ -93,14 +93,9 @@ def log_ratios(trace: Trace, cell: str, variant: str) -> list[np.ndarray]:
     return [np.log(_values(slow) / _values(base)) for base, slow in trace.pairs(cell, variant)]
 
 
-def measured_out(trace: Trace, cell: str, design: Design) -> Design:
-    """The design with as many pairs a visit as this cell's turns allow."""
-    return replace(design, looks=looks_at(pairs_per_visit(trace.turn_seconds(cell))))
-
-
 def replay(trace: Trace, cell: str, variant: str, design: Design) -> Ours:
     """Our rule on every disjoint window of one cell: a visit to a session, on to the next until decided."""
-    done, design = Ours(), measured_out(trace, cell, design)
+    done, design = Ours(), design.paced(trace.turn_seconds(cell))
     taken: list[Visit] = []
     for visit in visits(trace, cell, variant):
         taken.append(visit)
@@ -160,7 +155,7 @@ def flipped(
     `by` "pair": every sign a coin, which is what random order inside a pair guarantees. `by` "process": one coin for
     all pairs of a visit, as if whatever happened in it were the fault of one worker.
     """
-    blocks, design = [visit.log_ratios for visit in visits(trace, cell, SAME)], measured_out(trace, cell, design)
+    blocks, design = [visit.log_ratios for visit in visits(trace, cell, SAME)], design.paced(trace.turn_seconds(cell))
     alarms = 0
     for _ in range(trials):
         start = int(rng.integers(len(blocks)))

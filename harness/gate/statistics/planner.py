@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from scipy import special
@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.gate.statistics.boundary import crossed_by
 from harness.gate.statistics.levels import MAD_TO_DEVIATION
 from harness.gate.statistics.paired import binary_loss, documents_needed, mean_loss
-from harness.gate.statistics.sequential import Design, Margins, looks_at, pairs_per_visit, turn_value
+from harness.gate.statistics.sequential import Design, Margins, turn_value
 from harness.records.blocks import samples_by_block
 from harness.records.joined import Joined, Losses, NotTheSameError
 from harness.records.record import Record
@@ -100,7 +100,7 @@ def design_for(effect: float, cells: int, alpha: float = 0.01) -> Design:
 
 def time_need(noise: Noise, design: Design) -> TimeNeed:
     """Pairs and restarts for the design's margins, for noise that is symmetric about the true ratio."""
-    design = replace(design, looks=looks_at(pairs_per_visit(noise.turn_seconds)))
+    design = design.paced(noise.turn_seconds)
     tolerate, catch = math.log1p(design.margins.tolerate), math.log1p(design.margins.catch)
     passes = crossed_by(design.looks, design.miss, _chance(catch, noise.pair))
     found = crossed_by(design.looks, design.alpha, _chance(catch - tolerate, noise.pair))

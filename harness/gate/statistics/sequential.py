@@ -95,6 +95,10 @@ class Design:
         """Pairs after which an undecided cell is inconclusive."""
         return self.looks[-1]
 
+    def paced(self, turn_seconds: float) -> Design:
+        """The same with as many pairs a visit as turns of such a length allow."""
+        return replace(self, looks=looks_at(pairs_per_visit(turn_seconds)))
+
     def over(self, cells: int) -> Design:
         """The same with `alpha` split evenly over so many cells (Bonferroni): a bound for all of them together."""
         if cells < 1:
