@@ -44,6 +44,8 @@ class CellRun:
         self.result: protocol.Result | None = None
         self.ready: protocol.Ready | None = None
         self.timed = False
+        self.one_processor = False
+        """Whether all that take turns do so on one processor: another one in the next process."""
         self.process = 0
         self.turns: list[Turn] = []
         """Of all processes, those of a former run that was interrupted included."""
@@ -98,6 +100,7 @@ class CellRun:
 
         def act(worker: WorkerClient) -> None:
             before = self.seconds
+            self.one_processor = worker.take_place(process if self.planned.is_timed else None)
             reply = self._ask(worker, request, 0.0, OPENED, "setting up")
             assert isinstance(reply, protocol.Opened)
             self.timed = reply.timed
@@ -199,6 +202,7 @@ class CellRun:
         own = {
             "seconds": round(self.seconds, 3),
             "turns": [block.position for block in self._blocks() if not block.dropped],
+            "one_processor": self.one_processor,
             "load_before": self.load_before,
             "load_after": machine.load_average(),
         }

@@ -118,6 +118,20 @@ class WorkerClient:
             raise CellError(reply.status, reply.reasons, output, reply.usage, answered=True)
         return reply
 
+    def take_place(self, number: int | None) -> bool:
+        """Keep the main thread to one processor, the `number`-th of those there are, counted round; None frees it.
+
+        Two processors of a shared machine are never equally fast, so workers that take turns belong on the same one.
+        Does nothing to a worker of several threads or of a GPU. Returns whether it is kept to one.
+        """
+        usable = machine.processors()
+        if self.process is None or not usable or self.setup.threads > 1 or self.setup.device != "cpu":
+            return False
+        place = usable if number is None else [usable[number % len(usable)]]
+        with contextlib.suppress(ProcessLookupError):  # whoever asks next will see
+            os.sched_setaffinity(self.process.pid, place)
+        return len(place) == 1
+
     @property
     def alive(self) -> bool:
         """Whether the process is still there."""

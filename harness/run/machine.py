@@ -73,9 +73,14 @@ def cpu_mhz() -> float | None:
 
 def cpu_count() -> int:
     """Processors that this process may use: its affinity, within the control group's quota."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    affinity = len(processors()) or os.cpu_count() or 1
     quota = _cpu_quota()
     return min(affinity, max(1, math.ceil(quota))) if quota else affinity
+
+
+def processors() -> list[int]:
+    """Numbers of the processors that this process may run on; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def memory_bytes() -> int:

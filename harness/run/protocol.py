@@ -29,6 +29,7 @@ PARENT_CONTEXT = (
     "interleaved",
     "seconds",
     "turns",
+    "one_processor",
     "load_before",
     "load_after",
 )

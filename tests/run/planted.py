@@ -113,6 +113,9 @@ class PlantedClient:
     samples: list[float] = field(default_factory=list)
     ready: protocol.Ready = field(default_factory=lambda: protocol.Ready({"everything": "planted"}, {}))
 
+    def take_place(self, number: int | None) -> bool:
+        return False
+
     def ask(self, request: protocol.Request, seconds: float, listen: Any) -> protocol.Reply:
         self.workers.log.append(f"{type(request).__name__.lower()} {self.kernels}")
         if isinstance(request, protocol.Open):

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -85,6 +86,26 @@ def test_the_users_own_python_path_is_kept(tmp_path: Path, monkeypatch: pytest.M
     root = package_root()
     assert _environment(root)["PYTHONPATH"].split(os.pathsep) == [str(root), str(root / "plugins"), "/their/own"]
     assert _environment(tmp_path)["PYTHONPATH"].split(os.pathsep) == ["/their/own"]
+
+
+@pytest.mark.skipif(len(machine.processors()) < 2, reason="nothing to choose from")
+def test_workers_that_take_turns_share_a_processor(tmp_path: Path) -> None:
+    workers, usable = [client(tmp_path) for _ in range(2)], machine.processors()
+    for worker in workers:
+        assert not worker.take_place(0)  # not started yet
+        worker.start(60.0, quiet)
+    placed = [psutil.Process(worker.process.pid) for worker in workers if worker.process]
+    for number in range(3):
+        assert all(worker.take_place(number) for worker in workers)
+        assert [one.cpu_affinity() for one in placed] == [[usable[number % len(usable)]]] * 2
+    assert not workers[0].take_place(None)
+    assert placed[0].cpu_affinity() == usable
+    workers[1].setup = msgspec.structs.replace(workers[1].setup, threads=2)
+    assert not workers[1].take_place(0)
+    assert placed[1].cpu_affinity() == [usable[2 % len(usable)]]  # left alone
+    for worker in workers:
+        worker.close()
+        assert not worker.take_place(0)
 
 
 def test_a_cell_takes_turns_and_ends(tmp_path: Path) -> None:

@@ -99,12 +99,13 @@ class Bench:
         return WorkerClient(setup, self.folder / f"{name}.log", TIME_LIMIT)
 
 
-def take_pairs(workers: Workers, cell: TracedCell, rounds: int, draw: random.Random) -> CellTurns:
+def take_pairs(workers: Workers, cell: TracedCell, rounds: int, draw: random.Random, process: int = 0) -> CellTurns:
     """Open the cell everywhere, take pairs of every worker with `base` in random order, and collect what they timed.
 
     Raises CellError when a worker fails or its answer is wrong.
     """
     for worker in workers.values():
+        worker.take_place(process)
         worker.ask(_open(cell, worker.setup.variant), TIME_LIMIT, _quiet)
     found = {name: Pairs() for name in workers if name != BASE}
     due = [name for name in found for _ in range(PAIRS_A_ROUND.get(name, 1))]
@@ -236,7 +237,7 @@ def _session(bench: Bench, trace: Trace, rounds: int) -> Session:
     draw = random.Random(f"{trace.header.name} {number}")
     with bench.workers(trace.header.planted) as workers:
         ready = time.monotonic()
-        cells = {cell.name: take_pairs(workers, cell, rounds, draw) for cell in trace.header.cells}
+        cells = {cell.name: take_pairs(workers, cell, rounds, draw, number) for cell in trace.header.cells}
     return Session(
         number=number,
         started=round(started.timestamp(), 1),

@@ -135,6 +135,9 @@ class PlantedClient:
         default_factory=lambda: protocol.Ready({}, {}, protocol.PROTOCOL, {"harness": "there"})
     )
 
+    def take_place(self, number: int | None) -> bool:
+        return False
+
     def ask(self, request: protocol.Request, seconds: float, listen: Any) -> protocol.Reply:
         machine = self.workers.machine
         machine.log.append(f"{type(request).__name__.lower()} {self.workers.version.name} {self.kernels}")

@@ -34,6 +34,10 @@ class FakeWorker:
         self.name, self.log, self.planted, self.status = name, log, planted, status
         self.setup = protocol.Load("c", VARIANT, "cpu", 1, 0, [], "", "")
 
+    def take_place(self, number: int) -> bool:
+        self.place = number
+        return True
+
     def ask(self, request: Any, *_: Any) -> Any:
         if isinstance(request, protocol.Open):
             self.steps = request.workload.steps
