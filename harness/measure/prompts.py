@@ -7,15 +7,20 @@ tokens, and no row and no repetition sees those of another: a prefix cache has n
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import tokenizers
 import torch
 
 from harness import corpus
 from harness.errors import UsageError
 from harness.measure.measurement import Bench
+
+Encode: TypeAlias = Callable[[str], list[int]]
+"""Text to token ids."""
 
 FIRST_GUESS = 4
 """Characters of text read per token that is needed; doubled until it is enough."""
@@ -29,8 +34,8 @@ class Prompts:
     """`text` or `random`."""
     seed: int
     vocab_size: int
-    tokenizer: Any = None
-    """A Hugging Face tokenizer; needed for `text` only."""
+    encode: Encode | None = None
+    """Needed for `text` only."""
 
     def tokens(self, batch: int, length: int, purpose: str) -> torch.Tensor:
         """int64 [batch, length] on the CPU; `purpose` (such as `timed 3`) makes them new.
@@ -53,9 +58,10 @@ class Prompts:
         return torch.randint(self.vocab_size, (length,), generator=generator)
 
     def _text_ids(self, seed: int, length: int) -> list[int]:
+        assert self.encode is not None, "prompts of text are made with an encoder"
         characters = FIRST_GUESS * length
         while True:
-            ids: list[int] = self.tokenizer.encode(corpus.held_out_text(characters, seed), add_special_tokens=False)
+            ids = self.encode(corpus.held_out_text(characters, seed))
             if len(ids) >= length:
                 return ids[:length]
             characters *= 2
@@ -63,12 +69,37 @@ class Prompts:
 
 def open_prompts(bench: Bench, context: str) -> Prompts:
     """The prompts of a cell. Raises UsageError when `text` is asked for and the checkpoint has no tokenizer."""
-    tokenizer = load_tokenizer(bench.checkpoint) if context == "text" else None
-    return Prompts("text" if context == "text" else "random", bench.seed, bench.runner.config.vocab_size, tokenizer)
+    if context != "text":
+        return Prompts("random", bench.seed, bench.runner.config.vocab_size)
+    encode = bench.shared.get(TextEncoder, lambda _: TextEncoder(bench.checkpoint))
+    return Prompts("text", bench.seed, bench.runner.config.vocab_size, encode)
+
+
+class TextEncoder:
+    """Text to the ids of a checkpoint's tokenizer, without special tokens.
+
+    `tokenizer.json` is read without transformers, whose import takes longer than many a cell. Raises UsageError when
+    there is no tokenizer.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        file = Path(checkpoint) / "tokenizer.json"
+        self._encode: Encode
+        if file.is_file():
+            fast = tokenizers.Tokenizer.from_file(str(file))
+            fast.no_truncation()
+            fast.no_padding()
+            self._encode = lambda text: fast.encode(text, add_special_tokens=False).ids
+        else:
+            other = load_tokenizer(checkpoint)
+            self._encode = lambda text: other.encode(text, add_special_tokens=False)
+
+    def __call__(self, text: str) -> list[int]:
+        return self._encode(text)
 
 
 def load_tokenizer(checkpoint: str) -> Any:
-    """The tokenizer of a Hugging Face directory; UsageError when there is none."""
+    """The tokenizer of a Hugging Face directory, as transformers gives it; UsageError when there is none."""
     if not any((Path(checkpoint) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise UsageError("no tokenizer there, so `context: text` is impossible; allowed: random, synthetic", checkpoint)
     from transformers import AutoTokenizer

@@ -130,6 +130,7 @@ class Worker:
         self._forget()  # a gate opens the next cell without finishing this one
         begun = time.perf_counter()
         import_needs(request.cell.workload["kind"])
+        gc.freeze()  # model and libraries stay: no collection between cells need look through them again
         loading = time.perf_counter() - begun
         bench = Bench(
             runner=self.runner,

@@ -6,34 +6,35 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tokenizers
 import torch
 
+from harness import corpus
 from harness.errors import UsageError
 from harness.measure import answers
 from harness.measure.clock import CpuClock, OwnTimeClock, clock_for
 from harness.measure.memory import MemoryMeter, memory_for
-from harness.measure.prompts import Prompts, load_tokenizer
+from harness.measure.prompts import Encode, Prompts, TextEncoder, load_tokenizer
 
 MIB = 2**20
 
 
-class Bytewise:
-    """A tokenizer with one token a byte."""
-
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        assert not add_special_tokens
-        return list(text.encode())
+REFERENCE = Path(__file__).parents[2] / "suites" / "checkpoints" / "reference"
 
 
-class Sparse(Bytewise):
-    """A tokenizer with one token every ten characters."""
+def bytewise(text: str) -> list[int]:
+    """One token a byte."""
+    return list(text.encode())
 
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        return list(text.encode()[::10])
+
+def sparse(text: str) -> list[int]:
+    """One token every ten characters."""
+    return list(text.encode()[::10])
 
 
 def test_the_clock_times_the_call_and_returns_its_result() -> None:
@@ -72,17 +73,17 @@ def _peak_now(meter: MemoryMeter) -> int:
     return peak
 
 
-@pytest.mark.parametrize("tokenizer", [Bytewise(), Sparse()])
+@pytest.mark.parametrize("encode", [bytewise, sparse])
 @pytest.mark.parametrize("length", [1, 17, 300])
-def test_text_prompts_have_exactly_the_real_tokens_asked_for(tokenizer: Bytewise, length: int) -> None:
-    tokens = Prompts("text", 0, 256, tokenizer).tokens(3, length, "timed 1")
+def test_text_prompts_have_exactly_the_real_tokens_asked_for(encode: Encode, length: int) -> None:
+    tokens = Prompts("text", 0, 256, encode).tokens(3, length, "timed 1")
     assert (tokens.shape, tokens.dtype) == ((3, length), torch.int64)
 
 
 @pytest.mark.parametrize("context", ["text", "random"])
 def test_prompts_follow_from_seed_and_purpose(context: str) -> None:
     def draw(seed: int, purpose: str) -> list[int]:
-        return Prompts(context, seed, 256, Bytewise()).tokens(1, 64, purpose)[0].tolist()
+        return Prompts(context, seed, 256, bytewise).tokens(1, 64, purpose)[0].tolist()
 
     assert draw(0, "timed 1") == draw(0, "timed 1")
     assert draw(0, "timed 1") != draw(0, "timed 2")
@@ -90,13 +91,29 @@ def test_prompts_follow_from_seed_and_purpose(context: str) -> None:
 
 
 def test_text_is_marked_with_its_hash() -> None:
-    assert len(Prompts("text", 0, 256, Bytewise()).facts()["text_sha256"]) == 64
+    assert len(Prompts("text", 0, 256, bytewise).facts()["text_sha256"]) == 64
     assert Prompts("random", 0, 256).facts() == {"context": "random"}
 
 
-def test_text_without_a_tokenizer_is_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", [load_tokenizer, TextEncoder])
+def test_text_without_a_tokenizer_is_a_clear_error(tmp_path: Path, load: Callable[[str], object]) -> None:
     with pytest.raises(UsageError, match="allowed: random, synthetic"):
-        load_tokenizer(str(tmp_path))
+        load(str(tmp_path))
+
+
+def test_prompts_are_encoded_as_transformers_does(tmp_path: Path) -> None:
+    text = corpus.held_out_text(2000, 3) + "\n\tümlaut <s> 漢字 "
+    ids = load_tokenizer(str(REFERENCE)).encode(text, add_special_tokens=False)
+    assert len(ids) > 400
+    assert TextEncoder(str(REFERENCE))(text) == ids
+    cut = tokenizers.Tokenizer.from_file(str(REFERENCE / "tokenizer.json"))
+    cut.enable_truncation(7)
+    cut.enable_padding(length=9)
+    cut.save(str(tmp_path / "tokenizer.json"))
+    assert TextEncoder(str(tmp_path))(text) == ids
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UsageError):
+        TextEncoder(str(tmp_path))
 
 
 def test_stored_answers_come_back_bit_for_bit(tmp_path: Path) -> None:
