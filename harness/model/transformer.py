@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,7 +67,9 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, parts: Parts) -> None:
         super().__init__()
         dtype = parts.precision.dtype
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, device="meta", dtype=dtype)
+        size = (config.vocab_size, config.hidden_size)
+        # Given a weight, it draws none: drawing on the meta device imports torch's compiler, a second and a half.
+        self.embed_tokens = nn.Embedding(*size, _weight=torch.empty(size, device="meta", dtype=dtype))
         self.layers = nn.ModuleList(Layer(config, index, parts) for index in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps, parts)
 

@@ -20,6 +20,17 @@ def test_importing_harness_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", "import re; " + code], check=False).returncode == 0
 
 
+def test_a_model_is_built_and_run_without_torchs_compiler() -> None:
+    code = (
+        "import sys, torch, harness\n"
+        "runner = harness.load_runner('tiny-v32', selector='dsa')\n"
+        "runner.decode(torch.tensor([1]), runner.new_state(1, 2))\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_session_of_the_readme() -> None:
     runner = load_runner("tiny-v32", engine="native", form="mqa", selector="dsa", precision="fp32", kernels="eager")
     assert isinstance(runner, Runner)
