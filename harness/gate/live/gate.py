@@ -22,7 +22,7 @@ from harness.gate.live.side import LiveSide, OtherProtocolError, VersionWorkers,
 from harness.gate.live.stage import Stage
 from harness.gate.questions import Judge, Question
 from harness.gate.rules import Rules
-from harness.gate.statistics.sequential import VISITS
+from harness.gate.statistics.sequential import VISIT_SIZES
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.run import machine
 from harness.run.plan import PlannedTable
@@ -119,7 +119,7 @@ class LiveGate:
 
     def settle(self, judge: LiveJudge, asked: Sequence[Question]) -> int:
         """Visits to all undecided cells until none is left or their time is spent; returns how many there were."""
-        for visit in range(1, VISITS[-1] + 1):
+        for visit in range(1, len(VISIT_SIZES)):
             cells = dict.fromkeys(question.pair.new.cell for question in asked if not judge.decided(question))
             lanes = [self.lanes[cell] for cell in cells]
             lanes += [control.lane for control in self.controls if not control.decided(judge)]
@@ -128,7 +128,7 @@ class LiveGate:
                 return visit
             self._begin(f"visit {visit + 1}, {len(lanes)} undecided", len(lanes))
             self._visit_all(visit, lanes)
-        return VISITS[-1] + 1
+        return len(VISIT_SIZES)
 
     def _visit_all(self, visit: int, lanes: list[Lane]) -> None:
         for table in self.new.plan.tables:

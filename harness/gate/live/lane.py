@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, field
 
 from harness.gate.live.side import Seat
-from harness.gate.statistics.sequential import pairs_per_visit, turn_value
+from harness.gate.statistics.sequential import VISIT_SIZES, pairs_per_visit, turn_value
 from harness.run.rounds import Turn
 
 TURN_SECONDS = 0.01
@@ -55,7 +55,7 @@ class Lane:
     samples: int = 0
     """Repetitions of a turn; 0 until the first visit has seen how long one takes."""
     pairs: int = 0
-    """Pairs of a visit, which follow from it."""
+    """Pairs of the first visit, which follow from it."""
 
     @property
     def seats(self) -> tuple[Seat, Seat]:
@@ -86,7 +86,7 @@ class Lane:
             seat.open(number)
         if not self.samples:
             self._measure_out()
-        count = 1 if once else self.pairs
+        count = 1 if once else self.pairs * VISIT_SIZES[len(self.visits)]
         pairs = self._pairs(0, count)
         disturbed = sum(pair.disturbed for pair in pairs)
         if 0 < disturbed <= count // 2:
@@ -109,7 +109,7 @@ class Lane:
         return found
 
     def _measure_out(self) -> None:
-        """Repetitions of a turn and pairs of a visit, the same on both sides and in every visit."""
+        """Repetitions of a turn and pairs of the first visit, the same on both sides."""
         seconds = max(seat.run.repetition_seconds for seat in self.seats)
         needed = math.ceil(TURN_SECONDS / seconds) if seconds else 1
         self.samples = max(self.base.run.sampling.samples, min(needed, MOST_SAMPLES))

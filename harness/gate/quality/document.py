@@ -16,7 +16,7 @@ from harness.gate.quality.accuracy_trials import AccuracyTrials
 from harness.gate.quality.figures import DESIGN_OF, FLIPS, OTHERS_TURNS, STANDARD, Quality, table
 from harness.gate.quality.trace import read_trace
 from harness.gate.quality.trials import Trial
-from harness.gate.statistics.sequential import VISIT_SECONDS, VISITS
+from harness.gate.statistics.sequential import FEWEST_VISITS, VISIT_SECONDS, VISIT_SIZES
 from harness.gate.verdict import Verdict
 from harness.records.store import RunEnd, RunFolder
 
@@ -32,7 +32,12 @@ def document(
                  for quality in traces for name, all in DESIGN_OF.items())  # fmt: skip
     parts = [
         INTRODUCTION.format(
-            visit=VISIT_SECONDS, alpha=STANDARD.alpha, miss=STANDARD.miss, looks=", ".join(map(str, VISITS))
+            visit=VISIT_SECONDS,
+            longest=max(VISIT_SIZES),
+            visits=len(VISIT_SIZES),
+            least=FEWEST_VISITS,
+            alpha=STANDARD.alpha,
+            miss=STANDARD.miss,
         ),
         f"At least {fewest} windows stand behind every share of the first design of an effect.",
         "## Goals",
@@ -82,8 +87,9 @@ each other, a coin deciding who goes first, all workers restarted every session.
 `bimodal` half of the calls work 10% longer.
 
 A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes about {visit:g} s of
-pairs a visit, with fresh workers for every visit, looks after {looks} visits, and stops when it has
-decided: alpha {alpha:g} a cell (1% over 100 cells), and at most {miss:g} of what is to be caught is passed.
+pairs a visit, later up to {longest} times as many, with fresh workers for every visit, looks after each from number
+{least} on, and stops when it has decided, at the latest after visit {visits}: alpha {alpha:g} a cell (1% over 100
+cells), and at most {miss:g} of what is to be caught is passed.
 Intervals are exact (Clopper and Pearson), 95%; windows that share a session are not quite independent."""
 
 OTHERS = """A rule's name stands for its decision applied to these samples, not for running the tool. Each gets {turns}

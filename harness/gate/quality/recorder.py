@@ -53,7 +53,7 @@ CELLS = [
 ]
 """About 2, 4 and 20 ms on one thread."""
 
-ROUNDS = 40
+ROUNDS = 60
 """Rounds of every cell in a session; `PAIRS_A_ROUND` says what a round is."""
 
 TIME_LIMIT = 120.0

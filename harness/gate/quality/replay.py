@@ -16,7 +16,7 @@ from scipy import special
 
 from harness.gate.quality.rules_of_others import Rule
 from harness.gate.quality.trace import SAME, Trace
-from harness.gate.statistics.sequential import VISITS, Design, decide, pairs_per_visit, turn_value
+from harness.gate.statistics.sequential import VISIT_SIZES, Design, decide, pairs_per_visit, turn_value
 from harness.gate.verdict import Verdict
 from harness.records.conditions import STOLEN, WAITED
 
@@ -95,13 +95,18 @@ def log_ratios(trace: Trace, cell: str, variant: str) -> list[np.ndarray]:
 
 def replay(trace: Trace, cell: str, variant: str, design: Design) -> Ours:
     """Our rule on every disjoint window of one cell: a visit to a session, on to the next until decided."""
-    done, design = Ours(), design.paced(trace.turn_seconds(cell))
+    done, turn_seconds = Ours(), trace.turn_seconds(cell)
+    pairs, design, recording = (
+        pairs_per_visit(turn_seconds),
+        design.paced(turn_seconds),
+        Recording(trace, cell, variant),
+    )
     taken: list[Visit] = []
-    for visit in visits(trace, cell, variant):
+    while (visit := recording.visit(pairs * VISIT_SIZES[len(taken)])) is not None:
         taken.append(visit)
         decision = decide([one.log_ratios for one in taken], design)
         if decision is not None:
-            seconds = 2 * sum(one.taken for one in taken) * trace.turn_seconds(cell)
+            seconds = 2 * sum(one.taken for one in taken) * turn_seconds
             done.windows.append(Window(decision.verdict, decision.effect.pairs, seconds, len(taken)))
             taken = []
     return done
@@ -116,17 +121,26 @@ class Visit:
     """Pairs that it took, those included whose pairs were disturbed and taken again."""
 
 
-def visits(trace: Trace, cell: str, variant: str) -> Iterator[Visit]:
-    """All visits, going round the sessions; as the live gate does, few disturbed pairs are taken again."""
-    ratios, count = log_ratios(trace, cell, variant), pairs_per_visit(trace.turn_seconds(cell))
-    disturbed = [lost > min(WAITED, STOLEN) for lost in trace.lost(cell, variant)]
-    starts = [0] * len(ratios)
-    while any(start + count <= len(session) for start, session in zip(starts, ratios, strict=True)):
-        for number, session in enumerate(ratios):
-            if starts[number] + count <= len(session):
-                visit = _visit(session[starts[number] :], disturbed[number][starts[number] :], count)
-                starts[number] += visit.taken
-                yield visit
+class Recording:
+    """One cell's pairs of a variant and `base`, handed out visit by visit, going round the sessions."""
+
+    def __init__(self, trace: Trace, cell: str, variant: str) -> None:
+        self.ratios = log_ratios(trace, cell, variant)
+        self.disturbed = [lost > min(WAITED, STOLEN) for lost in trace.lost(cell, variant)]
+        self.given = [0] * len(self.ratios)
+        self.last = -1
+
+    def visit(self, pairs: int) -> Visit | None:
+        """So many pairs of the next session that has them; None when none has. Few disturbed ones are taken again."""
+        for step in range(1, len(self.ratios) + 1):
+            number = (self.last + step) % len(self.ratios)
+            session, start = self.ratios[number], self.given[number]
+            if start + pairs <= len(session):
+                visit = _visit(session[start:], self.disturbed[number][start:], pairs)
+                self.given[number] += visit.taken
+                self.last = number
+                return visit
+        return None
 
 
 def _visit(session: np.ndarray, disturbed: np.ndarray, count: int) -> Visit:
@@ -152,17 +166,24 @@ def flipped(
 ) -> Share:
     """False alarms when the recorded A/A magnitudes get random signs: a check of the bound that needs no luck.
 
+    Each visit of a trial is a stretch of a session drawn at random.
     `by` "pair": every sign a coin, which is what random order inside a pair guarantees. `by` "process": one coin for
     all pairs of a visit, as if whatever happened in it were the fault of one worker.
     """
-    blocks, design = [visit.log_ratios for visit in visits(trace, cell, SAME)], design.paced(trace.turn_seconds(cell))
+    sessions, turn_seconds = log_ratios(trace, cell, SAME), trace.turn_seconds(cell)
+    pairs, design = pairs_per_visit(turn_seconds), design.paced(turn_seconds)
     alarms = 0
     for _ in range(trials):
-        start = int(rng.integers(len(blocks)))
-        window = [blocks[(start + number) % len(blocks)] for number in range(VISITS[-1])]
-        signed = [block * rng.choice((-1.0, 1.0), len(block) if by == "pair" else 1) for block in window]
+        window = [_stretch(sessions, pairs * size, rng) for size in VISIT_SIZES]
+        signed = [visit * rng.choice((-1.0, 1.0), len(visit) if by == "pair" else 1) for visit in window]
         alarms += _first_verdict(signed, design) == Verdict.REGRESSION
     return Share(alarms, trials)
+
+
+def _stretch(sessions: list[np.ndarray], pairs: int, rng: np.random.Generator) -> np.ndarray:
+    session = sessions[int(rng.integers(len(sessions)))]
+    start = int(rng.integers(max(1, len(session) - pairs + 1)))
+    return session[start : start + pairs]
 
 
 def _first_verdict(blocks: list[np.ndarray], design: Design) -> Verdict | None:

@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TypeAlias
 
 import numpy as np
@@ -25,17 +26,20 @@ from harness.records.statistics import t_quantile
 Floats: TypeAlias = Sequence[float] | np.ndarray
 
 VISIT_SECONDS = 0.5
-"""What a cell gets, both sides together, before its turn comes again in freshly started workers."""
+"""What a cell gets at its first visit, both sides together, before its turn comes again in freshly started workers."""
 
 FEWEST_PAIRS, MOST_PAIRS = 5, 40
-"""Pairs of turns of a visit, whatever they take."""
+"""Pairs of turns of the first visit, whatever they take."""
 
-VISITS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
-"""Visits after which a decision is tried, the last of them the end: a verdict needs three restarts."""
+VISIT_SIZES = (1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3)
+"""Visits by their length in first ones. Later ones are longer: restarting workers takes longer than any of them."""
+
+FEWEST_VISITS = 3
+"""Visits after which a decision is tried first, and then after every one: a verdict needs so many restarts."""
 
 
 def pairs_per_visit(turn_seconds: float) -> int:
-    """As many pairs of turns as fill a visit: noise falls with their number, and many short ones cost no more.
+    """As many pairs of turns as fill the first visit: noise falls with their number, and many short ones cost no more.
 
     >>> pairs_per_visit(0.01), pairs_per_visit(2.0)
     (25, 5)
@@ -44,8 +48,8 @@ def pairs_per_visit(turn_seconds: float) -> int:
 
 
 def looks_at(pairs: int) -> tuple[int, ...]:
-    """Numbers of pairs at which a decision is tried when a visit has so many."""
-    return tuple(pairs * visits for visits in VISITS)
+    """Numbers of pairs at which a decision is tried when the first visit has so many."""
+    return tuple(pairs * size for size in accumulate(VISIT_SIZES))[FEWEST_VISITS - 1 :]
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Design:
     """Bound on passing a cell that is slower by `margins.catch` or more, over all looks."""
     looks: tuple[int, ...] = looks_at(FEWEST_PAIRS)
     """Pairs at which a decision is tried; the last is the cap."""
-    processes: int = 3
+    processes: int = FEWEST_VISITS
     """Restarts that a verdict needs: pairs of processes with at least one pair of turns each."""
     disagreement: float = 0.01
     """One-sided level of the t-test over processes that has to support every verdict."""

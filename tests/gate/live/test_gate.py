@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gate.live.stage import Stage
-from harness.gate.statistics.sequential import pairs_per_visit
+from harness.gate.statistics.sequential import VISIT_SIZES, pairs_per_visit
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.records.conditions import Conditions
 from tests.gate.live.planted import BASE, NEW, RELATIVE, LiveTurn, Machine, judged, planted_gate
@@ -95,7 +95,7 @@ def test_only_undecided_cells_go_on_with_fresh_workers_each_time(
 
     def plant(turn: LiveTurn) -> float:
         wild = turn.kernels == "slow" and turn.length == 16
-        return 10 * (1 + (0.3 if wild else 0.001) * draw.random())
+        return 10 * (1 + (2.0 if wild else 0.001) * draw.random())
 
     _, machine = judged(tmp_path, monkeypatch, plant, budget=1e9)
     counts = Counter((turn.kernels, turn.length) for turn in machine.turns if turn.version == BASE)
@@ -115,7 +115,7 @@ def test_an_undecided_cell_ends_with_its_budget(tmp_path: Path, monkeypatch: pyt
     report, _ = judged(tmp_path, monkeypatch, plant, lengths=[8], budget=2.5)
     found = finding(report, "slow")
     assert found.verdict == Verdict.INCONCLUSIVE
-    assert 2.5 <= found.seconds < 2.5 + PAIRS * 2 * 3 * 0.02
+    assert 2.5 <= found.seconds < 2.5 + max(VISIT_SIZES) * PAIRS * 2 * 3 * 0.02
     assert found.reasons[0].endswith("; its 2.5 s of turns are spent")
     assert report.exit_code == 3
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.gate.quality.replay import Ours, Share, Window, flipped, log_ratios, replay, replay_rule, together, visits
+from harness.gate.quality.replay import (
+    Ours,
+    Recording,
+    Share,
+    Window,
+    flipped,
+    log_ratios,
+    replay,
+    replay_rule,
+    together,
+)
 from harness.gate.quality.rules_of_others import RULES
 from harness.gate.quality.trace import BIMODAL, SAME
-from harness.gate.statistics.sequential import Design, Margins
+from harness.gate.statistics.sequential import VISIT_SIZES, Design, Margins
 from harness.gate.verdict import Verdict
 from tests.gate.quality.fake_trace import fake_trace
 
@@ -48,16 +58,15 @@ def test_planted_truths_are_found() -> None:
 def test_windows_use_every_pair_at_most_once() -> None:
     done = replay(TRACE, "decode", SAME, Design())
     assert sum(window.pairs for window in done.windows) <= 12 * 20
-    assert all(window.processes == window.pairs / 5 for window in done.windows)
+    assert all(window.pairs == 5 * sum(VISIT_SIZES[: window.processes]) for window in done.windows)
 
 
 def test_a_window_goes_through_sessions_before_it_comes_back_to_one() -> None:
-    trace = fake_trace(sessions=8, rounds=10)
-    ratios = log_ratios(trace, "decode", SAME)
-    for session in ratios:
-        session[:5], session[5:] = 0.2, 0.0
-    found = [window.verdict for window in replay_of(ratios, trace).windows]
-    assert found == [Verdict.REGRESSION] * 2 + [Verdict.PASS] * 2
+    """Slow at first, so that two windows of four visits, 5 + 5 + 5 + 10 pairs, meet nothing else in eight sessions."""
+    slow = [5, 5, 5, 10, 5, 5, 5, 10]
+    ratios = [np.where(np.arange(2 * first) < first, 0.2, 0.0) for first in slow]
+    found = [window.verdict for window in replay_of(ratios, fake_trace(sessions=8)).windows]
+    assert found == [Verdict.REGRESSION] * 2 + [Verdict.PASS] * 3
 
 
 def replay_of(ratios: list[np.ndarray], trace) -> Ours:
@@ -65,6 +74,15 @@ def replay_of(ratios: list[np.ndarray], trace) -> Ours:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.gate.quality.replay.log_ratios", lambda *_: ratios)
         return replay(trace, "decode", SAME, Design())
+
+
+def test_an_open_question_gets_longer_visits_until_the_last_one() -> None:
+    trace = fake_trace(sessions=11, rounds=15)
+    ratios = [np.where(np.arange(15) % 2, 0.5, -0.5) for _ in range(11)]
+    assert [(one.verdict, one.pairs, one.processes) for one in replay_of(ratios, trace).windows] == [
+        (Verdict.INCONCLUSIVE, 5 * 24, 11)
+    ]
+    assert replay_of(ratios[:-1], trace).windows == [], "what a recording is too short for is not judged"
 
 
 def test_seconds_are_those_of_both_sides_turns() -> None:
@@ -78,7 +96,8 @@ def test_few_disturbed_pairs_are_taken_again_and_paid_for(monkeypatch: pytest.Mo
     lost[[1, 8, 9, 10, 17]] = 0.5
     monkeypatch.setattr(type(trace), "lost", lambda *_: [lost])
     (ratios,) = log_ratios(trace, "decode", SAME)
-    taken = list(visits(trace, "decode", SAME))
+    recording = Recording(trace, "decode", SAME)
+    taken = [visit for visit in (recording.visit(5) for _ in range(4)) if visit]
     assert [visit.taken for visit in taken] == [6, 5, 5]
     assert taken[0].log_ratios.tolist() == ratios[[0, 2, 3, 4, 5]].tolist()
     assert taken[1].log_ratios.tolist() == ratios[6:11].tolist(), "most were disturbed: the machine is like that"

@@ -57,7 +57,7 @@ def test_what_could_have_been_shown_is_shown_four_times_in_five(noise: float, be
 
 def test_without_noise_it_is_the_middle_of_the_margins() -> None:
     design = Design(Margins(0.02, 0.04))
-    assert shown_by([[0.0] * 5] * 4, design) == pytest.approx(math.expm1(design.margins.middle))
+    assert shown_by([[0.0] * 5] * 5, design) == pytest.approx(math.expm1(design.margins.middle))
 
 
 def test_few_processes_that_differ_ask_for_most() -> None:
