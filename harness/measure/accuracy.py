@@ -38,7 +38,7 @@ class AccuracyMeasurement(Measurement):
     """One lm-eval task (or group) on one variant; all the work is in `finish`."""
 
     timed: ClassVar[bool] = False
-    needs: ClassVar[tuple[str, ...]] = ("lm_eval", "lm_eval.tasks")
+    needs: ClassVar[tuple[str, ...]] = ("lm_eval", "lm_eval.tasks", "transformers.models.auto.tokenization_auto")
 
     def __init__(self, workload: Workload, bench: Bench, cell: CellId) -> None:
         """Load tokenizer and documents. Raises UsageError when there are none or the documents are too long."""
