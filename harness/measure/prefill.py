@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from harness.contract.runner import State
+from harness.measure import answers
 from harness.measure.answers import Verdict
 from harness.measure.measurement import Bench
 from harness.measure.timed import TimedMeasurement, chunks
@@ -14,23 +15,46 @@ from harness.suite.cell import CellId
 
 
 class PrefillMeasurement(TimedMeasurement):
-    """TTFT and prompt rate. Every repetition starts from an empty state and a prompt of its own."""
+    """TTFT and prompt rate. Every repetition starts from an empty state and a prompt of its own.
+
+    The answers of the first timed repetitions are kept: they are judged themselves, and one to a fresh prompt after
+    them, because a long prompt costs too much to be repeated for nothing but the check.
+    """
 
     timing = ("ttft", "prompt_rate")
 
     def __init__(self, workload: Any, bench: Bench, cell: CellId) -> None:
         super().__init__(workload, bench, cell)
         self.state = bench.runner.new_state(workload.batch, workload.length)
+        self.kept: dict[int, torch.Tensor] = {}
+        """Number of a timed repetition's inputs -> its logits [B, vocab]."""
+
+    def block(self, inputs: int | None = None) -> dict[str, list[float]]:
+        samples = super().block(inputs)
+        if len(self.kept) < self.fresh_batches() - 1:
+            self.kept[self.repetition if inputs is None else inputs] = self.last_BV.clone()
+        return samples
 
     def repeat(self, purpose: str) -> dict[str, list[float]]:
-        milliseconds, _ = self._prefill(purpose)
+        milliseconds, self.last_BV = self._prefill(purpose)
         tokens = self.workload.batch * self.workload.length
         return {"ttft": [milliseconds], "prompt_rate": [1e3 * tokens / milliseconds]}
 
     def check(self) -> Verdict:
-        """By the logits [batches * B, vocab] after the last token of fresh prompts."""
-        rows = [self._prefill(f"check {index}")[1] for index in range(self.fresh_batches())]
-        return self.judge({"logits": torch.cat(rows)})
+        """By the logits [prompts * B, vocab] after the last token of the reference's prompts, timed and fresh ones."""
+        stored = answers.load(self.bench.folder, self.bench.reference) if self.bench.reference else None
+        prompts = self._own_prompts() if stored is None else stored["prompts"].tolist()
+        rows = [self.kept[number] if number in self.kept else self._answer(number) for number in prompts]
+        return self.judge({"logits": torch.cat(rows), "prompts": torch.tensor(prompts)})
+
+    def _own_prompts(self) -> list[int]:
+        """Those of the kept answers, then at least one fresh one: -1, -2 and so on."""
+        fresh = range(self.fresh_batches() - len(self.kept))
+        return [*self.kept, *(-1 - index for index in fresh)]
+
+    def _answer(self, number: int) -> torch.Tensor:
+        """Logits [B, vocab] to the prompts of a timed repetition, or to fresh ones."""
+        return self._prefill(f"timed {number}" if number >= 0 else f"check {-1 - number}")[1]
 
     def sized_state(self) -> State:
         return self.state

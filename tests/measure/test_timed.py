@@ -117,7 +117,7 @@ def test_no_row_and_no_repetition_sees_a_prompt_twice(tmp_path: Path) -> None:
     runner = FakeRunner()
     finished(PREFILL, tmp_path, runner=runner)
     rows = torch.cat(runner.prompts)
-    assert len({tuple(row.tolist()) for row in rows}) == len(rows) == 8  # warm-up, timed, two checks, of two rows
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows) == 6  # warm-up, timed, a check, of two rows
 
 
 def test_variants_see_the_same_prompts(tmp_path: Path) -> None:
@@ -179,6 +179,39 @@ def test_a_stale_cache_is_incorrect(tmp_path: Path) -> None:
     assert outcome.status == Status.INCORRECT
 
 
+@pytest.mark.parametrize("wrong", [2, 3, 4, 5])
+def test_prompts_that_were_timed_are_judged_and_one_that_was_not(tmp_path: Path, wrong: int) -> None:
+    """Calls: warm-up, three timed ones of which the first two are kept, and one after them."""
+    calls = 0
+
+    def spoil(logits: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return -logits if calls == wrong else logits
+
+    def answered(variant: Any, runner: FakeRunner, **kwargs: Any) -> Any:
+        measurement = opened(workload, tmp_path, variant, runner=runner, **kwargs)
+        measurement.warm_up()
+        for number in range(3):
+            measurement.block(70 + number)
+        return measurement.finish()
+
+    workload = Prefill(length=16, batch=1, context="random")
+    answered(DENSE, FakeRunner())
+    outcome = answered(MQA, FakeRunner(spoil), reference=cell("prefill"))
+    assert calls == 5
+    assert outcome.status == (Status.PASSED if wrong == 4 else Status.INCORRECT)
+
+
+def test_a_reference_that_only_answers_is_met_on_its_own_prompts(tmp_path: Path) -> None:
+    workload = Prefill(length=16, batch=1, context="random")
+    asked, runner = FakeRunner(), FakeRunner()
+    assert opened(workload, tmp_path, runner=asked).finish().status == Status.PASSED
+    assert finished(workload, tmp_path, MQA, runner=runner, reference=cell("prefill")).status == Status.PASSED
+    for own, other in zip(asked.prompts, runner.prompts[-3:], strict=True):
+        assert torch.equal(own, other)
+
+
 def test_a_reference_with_nan_is_incorrect_and_stores_nothing(tmp_path: Path) -> None:
     outcome = finished(PREFILL, tmp_path, runner=FakeRunner(lambda logits: logits * float("nan")))
     assert outcome.status == Status.INCORRECT
@@ -198,7 +231,7 @@ def test_one_swapped_row_does_not_condemn_a_sparse_selector_but_a_dense_one(tmp_
 
         def spoil(logits: torch.Tensor) -> torch.Tensor:
             seen.append(1)
-            return logits * (1.05 if len(seen) == 3 else 1)  # calls: warm-up, timed, then three checks
+            return logits * (1.05 if len(seen) == 3 else 1)  # calls: warm-up, timed, then two checks
 
         return spoil
 
