@@ -9,12 +9,9 @@ class Planted(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is wrong with a variant that is otherwise the real one; `harness.measure.planted` does it."""
 
     slower: float = 0.0
-    """Share of a call's own time that it works longer, such as 0.05: real products, calibrated once per shape."""
+    """Share of a call's own time that it works longer, such as 0.05: real products."""
     share: float = 1.0
     """Share of the calls that work longer, drawn at random; below 1 the slow-down is bimodal."""
-    products: dict[str, int] | None = None
-    """Call, such as `prefill 1x256` or `decode 1` -> extra products, instead of calibrated ones: the same in every
-    worker. Calls that are not named work no longer."""
     memory_bytes: int = 0
     """Bytes held, and touched, beside every state."""
     wrong: float = 0.0

@@ -1,13 +1,15 @@
 """A runner with a planted defect: it works longer, keeps more, or knows less than the runner that it wraps.
 
-The slow-down is work, not sleep: small matrix products after every call, as many as take the wanted share of the
-call's own time. What disturbs the call then disturbs them alike.
+The slow-down is work, not sleep: small matrix products after a call, for the wanted share of the processor time that
+this very call took. On a GPU, where asking for the time of every call would slow it down, as many products as such a
+call was worth when it was first seen.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -38,9 +40,11 @@ class PlantedRunner(Runner):
         self.device = runner.device
         self.draw = random.Random(seed)
         self.operands = [torch.full((SIDE, SIDE), 1 / SIDE, device=runner.device) for _ in range(3)]
-        self.clock = clock_for(runner.device, own_time=True)  # neighbours interrupt calls more than small products
-        self.products = dict(planted.products or {})
-        """Call -> extra products that it is worth."""
+        self.clock = clock_for(runner.device)
+        self.now: Callable[[], float] = time.thread_time
+        """Seconds that this thread has worked: what neighbours take from a call is none of its own."""
+        self.products: dict[str, int] = {}
+        """Call on a GPU -> extra products that it is worth."""
         self._held: weakref.WeakKeyDictionary[State, torch.Tensor] = weakref.WeakKeyDictionary()
 
     def new_state(self, batch: int, max_len: int) -> State:
@@ -98,16 +102,28 @@ class PlantedRunner(Runner):
     # --- working longer -----------------------------------------------------------------------------------
 
     def _longer(self, key: str, state: State, call: Callable[[], torch.Tensor]) -> torch.Tensor:
-        count = self._worth(key, state, call)
+        if not self.planted.slower:
+            return call()
+        is_slow = self.draw.random() < self.planted.share
+        if self.device.startswith("cuda"):
+            count = self._worth(key, state, call)
+            result = call()
+            self._multiply(count if is_slow else 0)
+            return result
+        begun = self.now()
         result = call()
-        if count and self.draw.random() < self.planted.share:
-            self._multiply(count)
+        if is_slow:
+            self._multiply_until(begun + (1 + self.planted.slower) * (self.now() - begun))
         return result
 
+    @torch.inference_mode()
+    def _multiply_until(self, end: float) -> None:
+        left, right, out = self.operands
+        while self.now() < end:
+            torch.mm(left, right, out=out)
+
     def _worth(self, key: str, state: State, call: Callable[[], torch.Tensor]) -> int:
-        """How many products such a call is worth: given, or measured the first time that it is seen."""
-        if self.planted.products is not None or not self.planted.slower:
-            return self.products.get(key, 0)
+        """How many products such a call is worth, measured the first time that it is seen."""
         if key not in self.products:
             self.products[key] = self._calibrate(state, call)
         return self.products[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,11 +17,12 @@ from tests.support.running import in_chunks
 TOKENS = torch.randint(VOCAB, (40, 24), generator=torch.Generator().manual_seed(1))
 
 
-class Watched(PlantedRunner):
+class OnGpu(PlantedRunner):
     """Counts the extra products instead of computing them, and tells times as planted: seconds a call, a product."""
 
     def __init__(self, planted: Planted, call: float = 0.010, product: float = 5e-6) -> None:
         super().__init__(FakeRunner(), planted, seed=3)
+        self.device = "cuda"
         self.extra: list[int] = []
         self.call, self.product = call, product
 
@@ -33,7 +35,7 @@ class Watched(PlantedRunner):
         return sum(self.extra[before:]) * self.product or self.call
 
 
-def steps(runner: Watched, count: int) -> list[int]:
+def steps(runner: OnGpu, count: int) -> list[int]:
     """The extra products of `count` decode steps."""
     state = runner.new_state(2, count + 1)
     runner.prefill(TOKENS[:2, :1], state)
@@ -43,9 +45,7 @@ def steps(runner: Watched, count: int) -> list[int]:
     return runner.extra
 
 
-@pytest.mark.parametrize(
-    "planted", [Planted(slower=0.3), Planted(products={"decode 40": 3}, share=0.5), Planted(memory_bytes=10)]
-)
+@pytest.mark.parametrize("planted", [Planted(slower=0.3), Planted(slower=0.3, share=0.5), Planted(memory_bytes=10)])
 def test_answers_are_the_wrapped_runners(planted: Planted) -> None:
     wrapped, plain = PlantedRunner(FakeRunner(), planted, seed=3), FakeRunner()
     assert torch.equal(in_chunks(wrapped, TOKENS, [7, 9]), in_chunks(plain, TOKENS, [7, 9]))
@@ -55,7 +55,7 @@ def test_answers_are_the_wrapped_runners(planted: Planted) -> None:
 
 
 def test_as_many_products_as_take_the_wanted_share_of_a_call() -> None:
-    runner = Watched(Planted(slower=0.05))
+    runner = OnGpu(Planted(slower=0.05))
     runner.prefill(TOKENS, runner.new_state(40, 24))
     assert runner.extra[-1] == 100
     assert runner.products == {"prefill 40x24": 100}
@@ -63,31 +63,81 @@ def test_as_many_products_as_take_the_wanted_share_of_a_call() -> None:
 
 @pytest.mark.parametrize(("call", "rounds"), [(0.001, 9), (0.1, 5), (2.0, 3)])
 def test_long_calls_are_calibrated_by_fewer(call: float, rounds: int) -> None:
-    runner = Watched(Planted(slower=0.05), call=call)
+    runner = OnGpu(Planted(slower=0.05), call=call)
     runner.prefill(TOKENS, runner.new_state(40, 24))
     assert len(runner.extra) == rounds + 1
 
 
 def test_calibrating_leaves_the_state_as_it_was() -> None:
-    runner = Watched(Planted(slower=0.05))
+    runner = OnGpu(Planted(slower=0.05))
     state = runner.new_state(40, 24)
     runner.prefill(TOKENS[:, :20], state)
     runner.decode(TOKENS[:, 20], state)
     assert state.lengths_B.tolist() == [21] * 40
 
 
-def test_a_given_number_of_products_is_not_calibrated() -> None:
-    assert steps(Watched(Planted(slower=0.5, products={"decode 2": 7})), 5) == [7] * 5
-
-
-def test_a_share_of_the_calls_is_slower() -> None:
-    extra = steps(Watched(Planted(products={"decode 2": 7}, share=0.5)), 400)
-    assert set(extra) == {7}
-    assert 160 < len(extra) < 240
+def test_a_share_of_the_calls_is_slower_on_a_gpu() -> None:
+    runner = OnGpu(Planted(slower=0.05, share=0.5))
+    runner.products["decode 2"] = 7
+    extra = steps(runner, 400)
+    assert set(extra) == {0, 7}
+    assert 160 < sum(extra) / 7 < 240
 
 
 def test_nothing_planted_is_nothing_done() -> None:
-    assert steps(Watched(Planted()), 5) == []
+    assert steps(OnGpu(Planted()), 5) == []
+
+
+class Worked:
+    """A clock of processor time that moves by a microsecond whenever it is read, and by what a call is said to take."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        self.time += 1e-6
+        return self.time
+
+    def call(self, seconds: float) -> torch.Tensor:
+        self.time += seconds
+        return torch.zeros(1)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.010])
+def test_every_call_works_longer_by_a_share_of_its_own_time(seconds: float) -> None:
+    runner, clock = PlantedRunner(FakeRunner(), Planted(slower=0.05), seed=3), Worked()
+    runner.now = clock
+    for _ in range(10):
+        before = clock.time
+        runner._longer("", runner.new_state(1, 1), lambda: clock.call(seconds))
+        assert clock.time - before == pytest.approx(1.05 * seconds, abs=5e-6)
+
+
+def test_a_share_of_the_calls_is_slower() -> None:
+    runner, clock = PlantedRunner(FakeRunner(), Planted(slower=0.1, share=0.5), seed=3), Worked()
+    runner.now = clock
+    state, taken = runner.new_state(1, 1), []
+    for _ in range(400):
+        before = clock.time
+        runner._longer("", state, lambda: clock.call(0.010))
+        taken.append(clock.time - before)
+    slow = [one for one in taken if one > 0.0105]
+    assert slow == pytest.approx([0.011] * len(slow), abs=1e-5)
+    assert 160 < len(slow) < 240
+
+
+def test_a_real_call_works_longer() -> None:
+    runner = PlantedRunner(FakeRunner(), Planted(slower=1.0), seed=3)
+    before = time.thread_time()
+    runner._longer("", runner.new_state(1, 1), lambda: _busy(0.02))
+    assert time.thread_time() - before >= 2 * 0.02
+
+
+def _busy(seconds: float) -> torch.Tensor:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return torch.zeros(1)
 
 
 def test_memory_lives_as_long_as_the_state() -> None:

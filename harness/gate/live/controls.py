@@ -21,7 +21,7 @@ from harness.run.plan import PlannedCell
 from harness.suite.schema import Relative
 
 PLANTED = 1.25
-"""The planted slow-down over the one that has to be caught: calibrating the extra work is off by some percent."""
+"""The planted slow-down over the one that has to be caught, which a GPU's extra work meets to some percent only."""
 
 
 @dataclass(frozen=True)

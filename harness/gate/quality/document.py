@@ -83,8 +83,8 @@ Made by `make quality` from the traces under `results/traces/`, which `make trac
 
 A trace holds pairs of turns of real cells of this harness, taken as the live gate takes them: two live workers next to
 each other, a coin deciding who goes first, all workers restarted every session. `base` and `same` are the same code;
-`+3%`, `+5%` and `+10%` do that much more work (small matrix products after every call, calibrated once a trace); in
-`bimodal` half of the calls work 10% longer.
+`+3%`, `+5%` and `+10%` do that much more work (small matrix products after every call, for that share of the processor
+time that the very call took); in `bimodal` half of the calls work 10% longer.
 
 A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes about {visit:g} s of
 pairs a visit, later up to {longest} times as many, with fresh workers for every visit, looks after each from number

@@ -7,8 +7,8 @@ Ctrl-C stops it and the same command resumes. Nothing is decided here. The machi
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,20 +47,22 @@ from harness.suite.variant import Variant
 CHECKPOINT, FORM, SEED = "tiny-v3", "mqa", 0
 
 CELLS = [
-    TracedCell("decode", Decode(512, context="random", steps=4), "tpot", 1, "decode 1"),
-    TracedCell("prefill-128", Prefill(128, context="random"), "ttft", 3, "prefill 1x128"),
-    TracedCell("prefill-256", Prefill(256, context="random"), "ttft", 3, "prefill 1x256"),
+    TracedCell("decode", Decode(512, context="random", steps=4), "tpot", 1),
+    TracedCell("prefill-128", Prefill(128, context="random"), "ttft", 3),
+    TracedCell("prefill-256", Prefill(256, context="random"), "ttft", 3),
 ]
 """About 2, 4 and 20 ms on one thread."""
 
-ROUNDS = 60
+ROUNDS = 6
 """Rounds of every cell in a session; `PAIRS_A_ROUND` says what a round is."""
 
 TIME_LIMIT = 120.0
 """Seconds for any single request."""
 
-TRIAL_PRODUCTS, TRIAL_RATIO, TRIAL_PAIRS = 64, 1.4, 200
-"""Calibration doubles the products from the first until the call takes longer by the second, by so many pairs."""
+PLANTED = {
+    name: Planted(slower=2 * slower, share=0.5) if name == BIMODAL else Planted(slower=slower)
+    for name, slower in SLOWER.items()
+}
 
 Workers = dict[str, WorkerClient]
 
@@ -108,12 +110,13 @@ def take_pairs(workers: Workers, cell: TracedCell, rounds: int, draw: random.Ran
         worker.take_place(process)
         worker.ask(_open(cell, worker.setup.variant), TIME_LIMIT, _quiet)
     found = {name: Pairs() for name in workers if name != BASE}
-    due = [name for name in found for _ in range(PAIRS_A_ROUND.get(name, 1))]
-    start = time.monotonic()
-    for number in range(rounds):
-        for place, name in enumerate(draw.sample(due, len(due))):
-            _pair(workers[BASE], workers[name], cell, number * len(due) + place, found[name], draw)
-    seconds = (time.monotonic() - start) / rounds / len(due) / 2
+    numbers, start = itertools.count(), time.monotonic()
+    for _ in range(rounds):
+        for name in draw.sample(list(found), len(found)):
+            _pair(workers[BASE], workers[name], cell, next(numbers), Pairs(), draw)  # whoever waited longer is colder
+            for _ in range(PAIRS_A_ROUND[name]):
+                _pair(workers[BASE], workers[name], cell, next(numbers), found[name], draw)
+    seconds = (time.monotonic() - start) / next(numbers) / 2
     for worker in workers.values():
         _require_right(worker)
     return CellTurns(round(seconds, 6), found)
@@ -161,34 +164,6 @@ def _quiet(_: float, __: str) -> None:
     """Nobody listens to a recording's progress but its own lines."""
 
 
-# --- calibrating ----------------------------------------------------------------------------------------
-
-
-def calibrate(bench: Bench, cells: Sequence[TracedCell], rounds: int = TRIAL_PAIRS) -> dict[str, Planted]:
-    """Products that make every call of every cell longer by the wanted share, for each variant of `SLOWER`."""
-    per_share = {cell.call: _products_per_share(bench, cell, rounds) for cell in cells}
-    planted = {}
-    for name, slower in SLOWER.items():
-        share = 0.5 if name == BIMODAL else 1.0
-        products = {call: round(products * slower / share) for call, products in per_share.items()}
-        planted[name] = Planted(share=share, products=products if slower else None)
-    return planted
-
-
-def _products_per_share(bench: Bench, cell: TracedCell, rounds: int) -> float:
-    """How many products take as long as the call: from two workers in turn, one with products and one without."""
-    products = TRIAL_PRODUCTS
-    while True:
-        with bench.workers({BASE: Planted(), "trial": Planted(products={cell.call: products})}) as workers:
-            pairs = take_pairs(workers, cell, rounds, random.Random(products)).pairs["trial"]
-        ratio = statistics.median(
-            statistics.fmean(own) / statistics.fmean(base) for base, own in zip(pairs.base, pairs.own, strict=True)
-        )
-        if ratio >= TRIAL_RATIO:
-            return products / (ratio - 1)
-        products *= 2
-
-
 # --- recording ------------------------------------------------------------------------------------------
 
 
@@ -226,7 +201,7 @@ def _header(path: Path, bench: Bench, neighbours: int) -> Header:
         variant=bench.variant.id,
         seed=SEED,
         cells=CELLS,
-        planted=calibrate(bench, CELLS),
+        planted=PLANTED,
         context=machine.run_context(facts, package_root()),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -34,7 +34,7 @@ from harness.run.progress import Progress
 from harness.suite.schema import Difference, Gate, Points, Relative
 
 OVER = 1.25
-"""A plant over what has to be caught: the extra work is calibrated to some percent of itself."""
+"""A plant over what has to be caught, which a GPU's extra work meets to some percent only."""
 
 MEMORY = ("peak_memory", "peak_memory_growth")
 """Metrics that planted memory shows in."""

@@ -4,8 +4,9 @@ A trace is one file, `results/traces/<load>.jsonl.gz`: a header line, then one l
 member of its own, so that recording resumes by appending and a killed recorder costs at most its last session.
 
 In a session every variant has a fresh worker. Turns are taken as the live gate takes them: in pairs of a variant and
-`base`, next to each other, a coin deciding who goes first. Rounds go through the variants in a new random order, small
-slow-downs more often, because they take more pairs to decide. `same` is the same code as `base`. Times are whole
+`base`, next to each other, a coin deciding who goes first, many pairs of one variant in a row. Rounds go through the
+variants in a new random order; the smallest slow-down has more pairs, because it takes more to decide. `same` is the
+same code as `base`. Times are whole
 microseconds of the gate's own clock, which leaves out what a turn waited for a processor that others had.
 """
 
@@ -29,8 +30,8 @@ BASE, SAME, BIMODAL = "base", "same", "bimodal"
 SLOWER = {BASE: 0.0, SAME: 0.0, "+3%": 0.03, "+5%": 0.05, "+10%": 0.10, BIMODAL: 0.05}
 """Variant -> how much longer it works on average; half of the calls of `bimodal` by twice that."""
 
-PAIRS_A_ROUND = {SAME: 2, "+3%": 4, "+5%": 2, "+10%": 2, BIMODAL: 2}
-"""Variant -> pairs with `base` in every round."""
+PAIRS_A_ROUND = {SAME: 20, "+3%": 40, "+5%": 20, "+10%": 20, BIMODAL: 20}
+"""Variant -> pairs with `base` in every round, one after the other."""
 
 
 class TracedCell(msgspec.Struct, frozen=True):
@@ -42,8 +43,6 @@ class TracedCell(msgspec.Struct, frozen=True):
     """The timing that is kept, in ms as the worker reports it."""
     samples: int
     """Repetitions a turn; a decode repetition gives one sample a step."""
-    call: str
-    """How a planted variant names the timed call."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -57,7 +56,7 @@ class Header(msgspec.Struct, frozen=True):
     seed: int
     cells: list[TracedCell]
     planted: dict[str, Planted]
-    """Of every variant, products calibrated before the first session."""
+    """Of every variant."""
     context: dict[str, Any]
     """Machine, versions and git state, as in a run's header."""
     started: str

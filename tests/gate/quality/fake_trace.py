@@ -9,15 +9,15 @@ from harness.gate.quality.trace import BASE, BIMODAL, SLOWER, CellTurns, Header,
 from harness.suite.schema import Decode, Prefill
 
 CELLS = [
-    TracedCell("decode", Decode(512, context="random"), "tpot", 1, "decode 1"),
-    TracedCell("prefill", Prefill(256, context="random"), "ttft", 3, "prefill 1x256"),
+    TracedCell("decode", Decode(512, context="random"), "tpot", 1),
+    TracedCell("prefill", Prefill(256, context="random"), "ttft", 3),
 ]
 
 
 def fake_trace(sessions: int, rounds: int = 20, samples: int = 4, noise: float = 0.01, seed: int = 0) -> Trace:
     """Turns of about 2 ms with drift, heavy tails and slow-downs as named; 50 ms of wall time each: 5 pairs a visit."""
     rng = np.random.default_rng(seed)
-    planted = {name: Planted(products={"decode 1": 1} if slower else None) for name, slower in SLOWER.items()}
+    planted = {name: Planted(slower=slower) for name, slower in SLOWER.items()}
     header = Header("fake", 0, "tiny-v3", "native", 0, CELLS, planted, {}, "2026-01-01T00:00:00+00:00")
     made = [_session(number, rounds, samples, noise, rng) for number in range(sessions)]
     return Trace(header, made)

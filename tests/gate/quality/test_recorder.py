@@ -1,4 +1,4 @@
-"""Recording: turns in random order, products by calibration, sessions that go on where they stopped."""
+"""Recording: turns in random order, sessions that go on where they stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.contract.planted import Planted
 from harness.contract.registry import Registry
 from harness.errors import UsageError
 from harness.gate.quality import recorder
-from harness.gate.quality.recorder import CELLS, Bench, calibrate, record, take_pairs
+from harness.gate.quality.recorder import CELLS, PLANTED, Bench, record, take_pairs
 from harness.gate.quality.trace import BASE, BIMODAL, SAME, Header, TracedCell, append, read_trace
 from harness.records.conditions import Conditions
 from harness.records.record import Status
@@ -23,12 +23,12 @@ from harness.run import protocol
 from harness.run.client import CellError
 from harness.suite.schema import Decode
 
-CELL = TracedCell("decode", Decode(8, context="random", steps=2), "tpot", 2, "decode 1")
+CELL = TracedCell("decode", Decode(8, context="random", steps=2), "tpot", 2)
 VARIANT = Registry([], entry_points=False).variant({"engine": "native"})
 
 
 class FakeWorker:
-    """Answers at once; a call takes 2 ms, a product 5 us."""
+    """Answers at once; a call takes 2 ms."""
 
     def __init__(self, name: str, log: list[str], planted: Planted, status: Status = Status.PASSED) -> None:
         self.name, self.log, self.planted, self.status = name, log, planted, status
@@ -43,7 +43,7 @@ class FakeWorker:
             self.steps = request.workload.steps
         if isinstance(request, protocol.Block):
             self.log.append(self.name)
-            milliseconds = 2.0 + 0.005 * (self.planted.products or {}).get("decode 1", 0)
+            milliseconds = 2.0 * (1 + self.planted.slower)
             conditions = Conditions(waited=0.07, stolen=0.02)
             return protocol.Done({"tpot": [milliseconds] * request.samples * self.steps}, 0.01, conditions)
         if isinstance(request, protocol.Finish):
@@ -62,21 +62,23 @@ class FakeBench(Bench):
 def test_turns_come_in_pairs_with_base_in_an_order_that_coins_decide() -> None:
     log: list[str] = []
     workers: Any = {name: FakeWorker(name, log, Planted()) for name in (BASE, SAME, "+3%")}
-    taken = take_pairs(workers, CELL, 20, random.Random(1)).pairs
+    taken = take_pairs(workers, CELL, 2, random.Random(1)).pairs
     pairs = [tuple(log[start : start + 2]) for start in range(0, len(log), 2)]
     assert all(BASE in pair and len(set(pair)) == 2 for pair in pairs)
-    assert len(pairs) == 20 * (2 + 4)
+    assert len(pairs) == 2 * (1 + 20 + 1 + 40)
     for name, own in taken.items():
-        assert [pair[0] == name for pair in pairs if name in pair] == own.own_first
+        first = [pair[0] == name for pair in pairs if name in pair]
+        run = len(first) // 2
+        assert first[1:run] + first[run + 1 :] == own.own_first, "a run of pairs, but for its first"
         assert 0.2 < sum(own.own_first) / len(own.own_first) < 0.8
     assert taken[SAME].base == taken[SAME].own == [[2000] * 4] * 40
     assert taken["+3%"].lost == [7] * 80
 
 
 def test_times_stay_with_their_side_whoever_goes_first() -> None:
-    slow = Planted(products={"decode 1": 100})
+    slow = Planted(slower=0.25)
     workers: Any = {BASE: FakeWorker(BASE, [], Planted()), "+5%": FakeWorker("+5%", [], slow)}
-    taken = take_pairs(workers, CELL, 10, random.Random(1)).pairs["+5%"]
+    taken = take_pairs(workers, CELL, 1, random.Random(1)).pairs["+5%"]
     assert len(set(taken.own_first)) == 2
     assert taken.base == [[2000] * 4] * 20
     assert taken.own == [[2500] * 4] * 20
@@ -88,11 +90,10 @@ def test_a_wrong_answer_is_not_recorded() -> None:
         take_pairs(workers, CELL, 2, random.Random(1))
 
 
-def test_calibration_finds_how_many_products_a_share_of_the_call_is(tmp_path: Path) -> None:
-    planted = calibrate(FakeBench(VARIANT, tmp_path), [CELL], rounds=3)
-    assert planted[BASE] == planted[SAME] == Planted()
-    assert planted["+5%"].products == {"decode 1": 20}
-    assert planted[BIMODAL] == Planted(share=0.5, products={"decode 1": 40})
+def test_what_is_planted_is_what_is_said() -> None:
+    assert PLANTED[BASE] == PLANTED[SAME] == Planted()
+    assert PLANTED["+5%"] == Planted(slower=0.05)
+    assert PLANTED[BIMODAL] == Planted(slower=0.1, share=0.5)
 
 
 def test_a_trace_under_another_load_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_a_trace_under_another_load_is_not_mixed_in(tmp_path: Path, monkeypatch:
 
 def test_the_recorder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, clock = tmp_path / "quiet.jsonl.gz", count()
-    planted = {BASE: Planted(), "+5%": Planted(products={"decode 1": 20})}
+    planted = {BASE: Planted(), "+5%": Planted(slower=0.05)}
     append(path, Header("quiet", 0, "tiny-v3", "v", 0, [CELL], planted, {}, "now"))
     monkeypatch.setattr(recorder, "Bench", FakeBench)
     monkeypatch.setattr(recorder.time, "monotonic", lambda: float(next(clock)))
@@ -113,15 +114,15 @@ def test_the_recorder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     assert [session.number for session in first.sessions] == [0]
     second = record(path, minutes=first.seconds / 60 + 0.01, rounds=4)
     assert [session.number for session in second.sessions] == [0, 1]
-    assert read_trace(path).pairs("decode", "+5%")[1][1].tolist() == [[2.1] * 4] * 8
+    assert read_trace(path).pairs("decode", "+5%")[1][1].tolist() == [[2.1] * 4] * 80
 
 
 @pytest.mark.slow
 def test_real_workers_record_a_session(tmp_path: Path) -> None:
     path = tmp_path / "real.jsonl.gz"
-    planted = {BASE: Planted(), "+5%": Planted(products={"decode 1": 45})}
+    planted = {BASE: Planted(), "+5%": Planted(slower=0.05)}
     append(path, Header("real", 1, "tiny-v3", "v", 0, [CELLS[0]], planted, {}, "now"))
-    trace = record(path, minutes=1e-9, neighbours=1, rounds=3)
+    trace = record(path, minutes=1e-9, neighbours=1, rounds=1)
     base, slower = trace.pairs("decode", "+5%")[0]
-    assert base.shape == slower.shape == (6, 4)
+    assert base.shape == slower.shape == (20, 4)
     assert (base > 0).all()

@@ -15,8 +15,8 @@ from harness.suite.schema import Decode
 
 
 def header() -> Header:
-    cell = TracedCell("decode", Decode(8), "tpot", 1, "decode 1")
-    planted = {BASE: Planted(), SAME: Planted(), "+5%": Planted(products={"decode 1": 3})}
+    cell = TracedCell("decode", Decode(8), "tpot", 1)
+    planted = {BASE: Planted(), SAME: Planted(), "+5%": Planted(slower=0.05)}
     return Header("test", 0, "tiny-v3", "native/mqa", 0, [cell], planted, {}, "2026-01-01T00:00:00+00:00")
 
 
