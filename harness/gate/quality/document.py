@@ -106,9 +106,12 @@ NOT_TRIED = "No such trial is stored yet, so nothing is said about the whole gat
 
 
 def read_ends(runs: Sequence[Path]) -> dict[str, RunEnd]:
-    """Run -> how it ended, for the stored runs that say so. Raises UsageError for a folder that is no run."""
+    """Run -> how it ended, for the stored runs that say so; one that only took former results over spent no time.
+
+    Raises UsageError for a folder that is no run.
+    """
     ends = {str(path): RunFolder.open(path).end() for path in runs}
-    return {name: end for name, end in ends.items() if end is not None and end.finished}
+    return {name: end for name, end in ends.items() if end is not None and end.finished and end.wall_seconds >= 1}
 
 
 def write(

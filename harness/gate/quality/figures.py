@@ -31,8 +31,8 @@ DESIGN_OF = {SAME: (STANDARD, FINE), "+3%": (FINE, STANDARD), "+5%": (STANDARD,)
              BIMODAL: (STANDARD,)}  # fmt: skip
 """Which designs are replayed on which variant."""
 
-OTHERS_TURNS = 10
-"""Turns a side that the rules of others get: the runs that benchstat's documentation asks for."""
+OTHERS_TURNS = 40
+"""Turns a side that the rules of others get: four times the runs that benchstat's documentation asks for."""
 
 PLOTTED_TURNS = (4, 6, 10, 20, 40)
 PLOTTED_RULES = ("fixed 5% on means", "pytest-benchmark `min:5%`", "benchstat (Mann-Whitney)", "asv --factor 1.05",
