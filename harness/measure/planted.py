@@ -1,8 +1,8 @@
 """A runner with a planted defect: it works longer, keeps more, or knows less than the runner that it wraps.
 
-The slow-down is work, not sleep: small matrix products after a call, for the wanted share of the processor time that
-this very call took. On a GPU, where asking for the time of every call would slow it down, as many products as such a
-call was worth when it was first seen.
+The slow-down is work, not sleep: small matrix products after a call, for the wanted share of the time that this very
+call took, waiting for neighbours left out. On a GPU, where asking for the time of every call would slow it down, as
+many products as such a call was worth when it was first seen.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class PlantedRunner(Runner):
         self.device = runner.device
         self.draw = random.Random(seed)
         self.operands = [torch.full((SIDE, SIDE), 1 / SIDE, device=runner.device) for _ in range(3)]
-        self.clock = clock_for(runner.device)
+        self.clock = clock_for(runner.device, own_time=True)  # what neighbours take from a call is none of its own
         self.now: Callable[[], float] = time.thread_time
-        """Seconds that this thread has worked: what neighbours take from a call is none of its own."""
+        """Seconds that this thread has worked."""
         self.products: dict[str, int] = {}
         """Call on a GPU -> extra products that it is worth."""
         self._held: weakref.WeakKeyDictionary[State, torch.Tensor] = weakref.WeakKeyDictionary()
@@ -110,10 +110,9 @@ class PlantedRunner(Runner):
             result = call()
             self._multiply(count if is_slow else 0)
             return result
-        begun = self.now()
-        result = call()
+        milliseconds, result = self.clock.time(call)
         if is_slow:
-            self._multiply_until(begun + (1 + self.planted.slower) * (self.now() - begun))
+            self._multiply_until(self.now() + self.planted.slower * milliseconds / 1e3)
         return result
 
     @torch.inference_mode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_nothing_planted_is_nothing_done() -> None:
 
 
 class Worked:
-    """A clock of processor time that moves by a microsecond whenever it is read, and by what a call is said to take."""
+    """A clock that moves by a microsecond whenever it is read, and by what a call is said to take."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -97,6 +98,16 @@ class Worked:
     def __call__(self) -> float:
         self.time += 1e-6
         return self.time
+
+    @property
+    def clock(self) -> SimpleNamespace:
+        """The same as a clock for calls, which neither reads nor moves it."""
+        return SimpleNamespace(time=self._timed)
+
+    def _timed(self, call: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+        before = self.time
+        result = call()
+        return 1e3 * (self.time - before), result
 
     def call(self, seconds: float) -> torch.Tensor:
         self.time += seconds
@@ -106,7 +117,7 @@ class Worked:
 @pytest.mark.parametrize("seconds", [0.001, 0.010])
 def test_every_call_works_longer_by_a_share_of_its_own_time(seconds: float) -> None:
     runner, clock = PlantedRunner(FakeRunner(), Planted(slower=0.05), seed=3), Worked()
-    runner.now = clock
+    runner.now, runner.clock = clock, clock.clock  # type: ignore[assignment]
     for _ in range(10):
         before = clock.time
         runner._longer("", runner.new_state(1, 1), lambda: clock.call(seconds))
@@ -115,7 +126,7 @@ def test_every_call_works_longer_by_a_share_of_its_own_time(seconds: float) -> N
 
 def test_a_share_of_the_calls_is_slower() -> None:
     runner, clock = PlantedRunner(FakeRunner(), Planted(slower=0.1, share=0.5), seed=3), Worked()
-    runner.now = clock
+    runner.now, runner.clock = clock, clock.clock  # type: ignore[assignment]
     state, taken = runner.new_state(1, 1), []
     for _ in range(400):
         before = clock.time
@@ -131,6 +142,19 @@ def test_a_real_call_works_longer() -> None:
     before = time.thread_time()
     runner._longer("", runner.new_state(1, 1), lambda: _busy(0.02))
     assert time.thread_time() - before >= 2 * 0.02
+
+
+def test_a_call_that_works_elsewhere_is_longer_too() -> None:
+    """An engine may work in threads or processes of its own while this thread sleeps."""
+    runner = PlantedRunner(FakeRunner(), Planted(slower=1.0), seed=3)
+    before = time.perf_counter()
+    runner._longer("", runner.new_state(1, 1), lambda: _asleep(0.02))
+    assert time.perf_counter() - before >= 2 * 0.02
+
+
+def _asleep(seconds: float) -> torch.Tensor:
+    time.sleep(seconds)
+    return torch.zeros(1)
 
 
 def _busy(seconds: float) -> torch.Tensor:

@@ -83,7 +83,7 @@ Made by `make quality` from the traces under `results/traces/`, which `make trac
 
 A trace holds pairs of turns of real cells of this harness, taken as the live gate takes them: two live workers next to
 each other, a coin deciding who goes first, all workers restarted every session. `base` and `same` are the same code;
-`+3%`, `+5%` and `+10%` do that much more work (small matrix products after every call, for that share of the processor
+`+3%`, `+5%` and `+10%` do that much more work (small matrix products after every call, for that share of the
 time that the very call took); in `bimodal` half of the calls work 10% longer.
 
 A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes about {visit:g} s of
