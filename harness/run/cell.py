@@ -132,6 +132,18 @@ class CellRun:
 
         self._guarded(act)
 
+    def space_turn(self, number: int) -> None:
+        """One repetition that does not count, so that the other side's next turn does not follow one of its own."""
+
+        def act(worker: WorkerClient) -> None:
+            inputs = self.process * ROUNDS_APART + ROUNDS_APART // 2 + number
+            reply = self._ask(worker, protocol.Block(1, inputs), self._shown, self._shown, f"round {number + 1}")
+            assert isinstance(reply, protocol.Done)
+            self._spent += reply.seconds
+            self.ledger.add("measured", reply.seconds)
+
+        self._guarded(act)
+
     def wants_turn(self, baseline: CellRun | None) -> bool:
         """Whether its interval is still too wide and its time not spent; see `Quota.enough`."""
         beside = baseline.own_turns if baseline and baseline is not self and baseline.alive else []

@@ -26,6 +26,7 @@ from harness.gate.statistics.sequential import VISIT_SIZES
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.run import machine
 from harness.run.plan import PlannedTable
+from harness.suite.cell import CellId
 from harness.suite.schema import Gate, Relative
 from harness.suite.variant import Variant
 
@@ -79,13 +80,18 @@ class LiveGate:
         """Every cell once on both sides, its answer checked; cells with a ratio to judge take their first pairs."""
         rules = self.rules()
         for table in self.new.plan.tables:
-            lanes = [self._lane(table.name, cell) for cell in _order(table)]
+            lanes = [self._lane(table.name, cell) for cell in _order(table) if self.is_judged(table, cell, rules)]
             lanes += [control.lane for control in self.controls if control.side.table.name == table.name]
             for crew in self._crews(table, lanes):
                 with self._working(crew):
                     for lane in crew:
                         self._evaluate(lane, _has_ratio(lane, rules))
                         self._step()
+
+    def is_judged(self, table: PlannedTable, cell: CellId, rules: Rules) -> bool:
+        """Whether a rule may judge a cell, or another cell that is held against it: the rest need not be measured."""
+        held = (one.cell for one in table.cells if one.runs and table.reference(one.cell) == cell)
+        return bool(rules.metrics(cell)) or any(rules.metrics(one) for one in held)
 
     def _evaluate(self, lane: Lane, in_turns: bool) -> None:
         if not lane.new.run.planned.is_timed:
@@ -168,8 +174,9 @@ class LiveGate:
             for workers in crews:
                 workers.close()
 
-    def _lane(self, table: str, cell: str) -> Lane:
-        return Lane(self.base.tables[table].seat(cell), self.new.tables[table].seat(cell), self._draw(cell))
+    def _lane(self, table: str, cell: CellId) -> Lane:
+        base, new = (side.tables[table].seat(cell.id) for side in (self.base, self.new))
+        return Lane(base, new, self._draw(cell.id))
 
     def _step(self) -> None:
         if self.stage:
@@ -198,18 +205,21 @@ class LiveGate:
         return GateReport(self.new.plan.suite.name, base, new, "ref", findings)
 
     def _notes(self, visits: int) -> list[str]:
-        spent = self.new.ledger.seconds
+        spent, rules = self.new.ledger.seconds, self.rules()
+        free = [one.cell for table in self.new.plan.tables for one in table.cells if one.runs
+                and not self.is_judged(table, one.cell, rules)]  # fmt: skip
         turns = sum(lane.seconds for lane in [*self.lanes.values(), *(control.lane for control in self.controls)])
         return [
+            *([f"not measured, for want of a rule: {len(free)} cells"] if free else []),
             f"{visits} visits; {turns:.0f} s of timed turns, {spent['loading']:.0f} s starting workers, "
-            f"{spent['setup'] + spent['warmup'] + spent['checks']:.0f} s setting up and checking"
+            f"{spent['setup'] + spent['warmup'] + spent['checks']:.0f} s setting up and checking",
         ]
 
 
-def _order(table: PlannedTable) -> list[str]:
+def _order(table: PlannedTable) -> list[CellId]:
     """Cells that others are held against come before them."""
     running = [planned for planned in table.cells if planned.runs]
-    return [one.cell.id for one in sorted(running, key=lambda one: table.reference(one.cell) is not None)]
+    return [one.cell for one in sorted(running, key=lambda one: table.reference(one.cell) is not None)]
 
 
 def _has_ratio(lane: Lane, rules: Rules) -> bool:

@@ -27,11 +27,8 @@ from harness.run.plan import Plan, PlannedCell, PlannedTable
 from harness.run.progress import Progress
 from harness.run.workers import Workers
 from harness.suite.cell import CellId
-from harness.suite.schema import Decode, Sampling
+from harness.suite.schema import Sampling
 from harness.suite.variant import Variant
-
-VALUES_PER_TURN = 3
-"""Times that a turn is made of, at least: a slow-down of every other call has to show within a turn."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ class TableSide:
 
     def new_run(self, planned: PlannedCell, progress: Progress, ledger: Ledger) -> CellRun:
         """A cell in these workers, yet to be measured."""
-        run = CellRun(planned, self.workers, turn_sampling(self.table.sampling, planned), progress, ledger)
+        run = CellRun(planned, self.workers, turn_sampling(self.table.sampling), progress, ledger)
         run.own_time = True
         return run
 
@@ -235,11 +232,9 @@ class LiveSide:
         )
 
 
-def turn_sampling(sampling: Sampling, planned: PlannedCell) -> Sampling:
-    """One turn of a pair: as few repetitions as make `VALUES_PER_TURN` times."""
-    workload = planned.workload.workload
-    repetitions = -(-VALUES_PER_TURN // workload.steps) if isinstance(workload, Decode) else VALUES_PER_TURN
-    return replace(sampling, samples=repetitions, rounds=FEWEST_PAIRS, max_rounds=None, restarts=0)
+def turn_sampling(sampling: Sampling) -> Sampling:
+    """One repetition a turn, until a lane has seen how long one takes."""
+    return replace(sampling, samples=1, rounds=FEWEST_PAIRS, max_rounds=None, restarts=0)
 
 
 def at_once(acts: Sequence[Callable[[], None]], threads: int, close: Callable[[], None]) -> None:

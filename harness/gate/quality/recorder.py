@@ -47,14 +47,17 @@ from harness.suite.variant import Variant
 CHECKPOINT, FORM, SEED = "tiny-v3", "mqa", 0
 
 CELLS = [
-    TracedCell("decode", Decode(512, context="random", steps=4), "tpot", 1),
-    TracedCell("prefill-128", Prefill(128, context="random"), "ttft", 3),
-    TracedCell("prefill-256", Prefill(256, context="random"), "ttft", 3),
+    TracedCell("decode", Decode(512, context="random", steps=4), "tpot", 1, spaced=True),
+    TracedCell("prefill-128", Prefill(128, context="random"), "ttft", 2, spaced=True),
+    TracedCell("prefill-512", Prefill(512, context="random"), "ttft", 1),
 ]
-"""About 2, 4 and 20 ms on one thread."""
+"""About 2 to 4, 4 to 8, and 15 to 25 ms a call on one thread."""
 
 ROUNDS = 6
 """Rounds of every cell in a session; `PAIRS_A_ROUND` says what a round is."""
+
+SPACERS = 1_000_000
+"""Number of the inputs of the first repetition that does not count."""
 
 TIME_LIMIT = 120.0
 """Seconds for any single request."""
@@ -113,26 +116,40 @@ def take_pairs(workers: Workers, cell: TracedCell, rounds: int, draw: random.Ran
     numbers, start = itertools.count(), time.monotonic()
     for _ in range(rounds):
         for name in draw.sample(list(found), len(found)):
-            _pair(workers[BASE], workers[name], cell, next(numbers), Pairs(), draw)  # whoever waited longer is colder
+            beside = _Beside(workers[BASE], workers[name], cell, draw)
+            beside.pair(next(numbers), Pairs())  # whoever waited longer is colder
             for _ in range(PAIRS_A_ROUND[name]):
-                _pair(workers[BASE], workers[name], cell, next(numbers), found[name], draw)
+                beside.pair(next(numbers), found[name])
     seconds = (time.monotonic() - start) / next(numbers) / 2
     for worker in workers.values():
         _require_right(worker)
     return CellTurns(round(seconds, 6), found)
 
 
-def _pair(
-    base: WorkerClient, own: WorkerClient, cell: TracedCell, number: int, pairs: Pairs, draw: random.Random
-) -> None:
-    """Two turns next to each other on equal inputs, a coin deciding who goes first."""
-    own_first = draw.random() < 0.5
-    turns = [_turn(client, cell, number) for client in ((own, base) if own_first else (base, own))]
-    times = [[round(1e3 * one) for one in done.samples[cell.metric]] for done in turns]
-    pairs.own_first.append(own_first)
-    pairs.base.append(times[own_first])
-    pairs.own.append(times[not own_first])
-    pairs.lost.append(max(map(_lost, turns)))
+@dataclass
+class _Beside:
+    """A variant's worker and `base`, taking turns."""
+
+    base: WorkerClient
+    own: WorkerClient
+    cell: TracedCell
+    draw: random.Random
+    last: WorkerClient | None = None
+    """Who took the turn before."""
+
+    def pair(self, number: int, pairs: Pairs) -> None:
+        """Two turns next to each other on equal inputs, a coin deciding who goes first; see `Lane`."""
+        own_first = self.draw.random() < 0.5
+        first, second = (self.own, self.base) if own_first else (self.base, self.own)
+        if self.cell.spaced and first is self.last:
+            second.ask(protocol.Block(1, SPACERS + number), TIME_LIMIT, _quiet)
+        turns = [_turn(client, self.cell, number) for client in (first, second)]
+        self.last = second
+        times = [[round(1e3 * one) for one in done.samples[self.cell.metric]] for done in turns]
+        pairs.own_first.append(own_first)
+        pairs.base.append(times[own_first])
+        pairs.own.append(times[not own_first])
+        pairs.lost.append(max(map(_lost, turns)))
 
 
 def _open(cell: TracedCell, variant: Variant) -> protocol.Open:
@@ -167,14 +184,15 @@ def _quiet(_: float, __: str) -> None:
 # --- recording ------------------------------------------------------------------------------------------
 
 
-def record(path: Path, minutes: float, neighbours: int = 0, rounds: int = ROUNDS) -> Trace:
+def record(path: Path, minutes: float, neighbours: int = 0, rounds: int = ROUNDS, beside: str = "") -> Trace:
     """Record until the trace holds so many minutes of sessions, going on where it stopped before.
 
-    Raises UsageError when the file is no trace or one under another load, CellError when a worker fails.
+    `beside` says what else was started on purpose, for whoever reads the trace. Raises UsageError when the file is no
+    trace or one under another load, CellError when a worker fails.
     """
     with tempfile.TemporaryDirectory() as folder, _busy_machine(neighbours):
         bench = Bench(Registry().variant({"engine": "native", "form": FORM}), Path(folder))
-        trace = _open_trace(path, bench, neighbours)
+        trace = _open_trace(path, bench, neighbours, beside)
         while trace.seconds < 60 * minutes:
             session = _session(bench, trace, rounds)
             append(path, session)
@@ -183,16 +201,16 @@ def record(path: Path, minutes: float, neighbours: int = 0, rounds: int = ROUNDS
     return trace
 
 
-def _open_trace(path: Path, bench: Bench, neighbours: int) -> Trace:
+def _open_trace(path: Path, bench: Bench, neighbours: int, beside: str) -> Trace:
     if not path.exists():
-        append(path, _header(path, bench, neighbours))
+        append(path, _header(path, bench, neighbours, beside))
     trace = read_trace(path)
     if trace.header.neighbours != neighbours:
         raise UsageError(f"was recorded beside {trace.header.neighbours} neighbours, not {neighbours}", str(path))
     return trace
 
 
-def _header(path: Path, bench: Bench, neighbours: int) -> Header:
+def _header(path: Path, bench: Bench, neighbours: int, beside: str) -> Header:
     facts = machine.collect("cpu")
     return Header(
         name=path.name.split(".")[0],
@@ -204,6 +222,7 @@ def _header(path: Path, bench: Bench, neighbours: int) -> Header:
         planted=PLANTED,
         context=machine.run_context(facts, package_root()),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        beside=beside,
     )
 
 
@@ -244,10 +263,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the trace, such as results/traces/quiet.jsonl.gz")
     parser.add_argument("--minutes", type=float, default=40.0, help="recorded time to reach (default: 40)")
     parser.add_argument("--neighbours", type=int, default=0, help="competing processes (default: 0)")
+    parser.add_argument("--beside", default="", help="what else runs on purpose, in words that the document repeats")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds a session (default: {ROUNDS})")
     args = parser.parse_args(argv)
     try:
-        record(args.file, args.minutes, args.neighbours, args.rounds)
+        record(args.file, args.minutes, args.neighbours, args.rounds, args.beside)
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
     except (UsageError, CellError) as error:

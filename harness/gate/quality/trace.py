@@ -5,7 +5,7 @@ member of its own, so that recording resumes by appending and a killed recorder 
 
 In a session every variant has a fresh worker. Turns are taken as the live gate takes them: in pairs of a variant and
 `base`, next to each other, a coin deciding who goes first, many pairs of one variant in a row. Rounds go through the
-variants in a new random order; the smallest slow-down has more pairs, because it takes more to decide. `same` is the
+variants in a new random order; what takes more to decide has more pairs. `same` is the
 same code as `base`. Times are whole
 microseconds of the gate's own clock, which leaves out what a turn waited for a processor that others had.
 """
@@ -30,7 +30,7 @@ BASE, SAME, BIMODAL = "base", "same", "bimodal"
 SLOWER = {BASE: 0.0, SAME: 0.0, "+3%": 0.03, "+5%": 0.05, "+10%": 0.10, BIMODAL: 0.05}
 """Variant -> how much longer it works on average; half of the calls of `bimodal` by twice that."""
 
-PAIRS_A_ROUND = {SAME: 20, "+3%": 40, "+5%": 20, "+10%": 20, BIMODAL: 20}
+PAIRS_A_ROUND = {SAME: 20, "+3%": 40, "+5%": 24, "+10%": 18, BIMODAL: 36}
 """Variant -> pairs with `base` in every round, one after the other."""
 
 
@@ -43,6 +43,8 @@ class TracedCell(msgspec.Struct, frozen=True):
     """The timing that is kept, in ms as the worker reports it."""
     samples: int
     """Repetitions a turn; a decode repetition gives one sample a step."""
+    spaced: bool = False
+    """Whether no turn follows one of the same worker: where it would, the other repeats once, uncounted."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -60,6 +62,8 @@ class Header(msgspec.Struct, frozen=True):
     context: dict[str, Any]
     """Machine, versions and git state, as in a run's header."""
     started: str
+    beside: str = ""
+    """What else ran on the machine on purpose, in words."""
     schema: int = 2
 
 

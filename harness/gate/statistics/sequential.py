@@ -25,13 +25,13 @@ from harness.records.statistics import t_quantile
 
 Floats: TypeAlias = Sequence[float] | np.ndarray
 
-VISIT_SECONDS = 0.5
+VISIT_SECONDS = 0.75
 """What a cell gets at its first visit, both sides together, before its turn comes again in freshly started workers."""
 
 FEWEST_PAIRS, MOST_PAIRS = 5, 40
 """Pairs of turns of the first visit, whatever they take."""
 
-VISIT_SIZES = (1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3)
+VISIT_SIZES = (1, 1, 1, 2, 2, 2, 3, 3, 3)
 """Visits by their length in first ones. Later ones are longer: restarting workers takes longer than any of them."""
 
 FEWEST_VISITS = 3
@@ -42,7 +42,7 @@ def pairs_per_visit(turn_seconds: float) -> int:
     """As many pairs of turns as fill the first visit: noise falls with their number, and many short ones cost no more.
 
     >>> pairs_per_visit(0.01), pairs_per_visit(2.0)
-    (25, 5)
+    (38, 5)
     """
     return min(MOST_PAIRS, max(FEWEST_PAIRS, round(VISIT_SECONDS / 2 / turn_seconds) if turn_seconds else MOST_PAIRS))
 
