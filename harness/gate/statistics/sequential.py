@@ -31,6 +31,9 @@ VISIT_SECONDS = 0.75
 FEWEST_PAIRS, MOST_PAIRS = 5, 40
 """Pairs of turns of the first visit, whatever they take."""
 
+USEFUL_PAIRS, USEFUL_SECONDS = 15, 6.0
+"""So many pairs as long as they take no longer than this: with fewer, restarting workers costs more than they tell."""
+
 VISIT_SIZES = (1, 1, 1, 2, 2, 2, 3, 3, 3)
 """Visits by their length in first ones. Later ones are longer: restarting workers takes longer than any of them."""
 
@@ -41,10 +44,13 @@ FEWEST_VISITS = 3
 def pairs_per_visit(turn_seconds: float) -> int:
     """As many pairs of turns as fill the first visit: noise falls with their number, and many short ones cost no more.
 
-    >>> pairs_per_visit(0.01), pairs_per_visit(2.0)
-    (38, 5)
+    >>> pairs_per_visit(0.01), pairs_per_visit(0.1), pairs_per_visit(2.0)
+    (38, 15, 5)
     """
-    return min(MOST_PAIRS, max(FEWEST_PAIRS, round(VISIT_SECONDS / 2 / turn_seconds) if turn_seconds else MOST_PAIRS))
+    if not turn_seconds:
+        return MOST_PAIRS
+    filling, useful = (round(seconds / 2 / turn_seconds) for seconds in (VISIT_SECONDS, USEFUL_SECONDS))
+    return min(MOST_PAIRS, max(FEWEST_PAIRS, filling, min(USEFUL_PAIRS, useful)))
 
 
 def looks_at(pairs: int) -> tuple[int, ...]:

@@ -11,14 +11,14 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gate.live.stage import Stage
-from harness.gate.statistics.sequential import VISIT_SIZES, pairs_per_visit
+from harness.gate.statistics.sequential import FEWEST_VISITS, VISIT_SIZES, pairs_per_visit
 from harness.gate.verdict import STATUS, Finding, GateReport, Verdict
 from harness.records.conditions import Conditions
 from tests.gate.live.planted import BASE, NEW, RELATIVE, LiveTurn, Machine, judged, planted_gate
 from tests.run.planted import Quiet, failing
 
-PAIRS = pairs_per_visit(3 * 0.01)
-"""Of a visit, where a turn is three repetitions of 10 ms."""
+PAIRS = pairs_per_visit(0.01)
+"""Of a visit, where a turn is one repetition of 10 ms."""
 
 
 def noisy(deviation: float = 0.02, seed: int = 3, **slower: float) -> Any:
@@ -49,7 +49,7 @@ def test_unchanged_code_passes_after_few_visits(tmp_path: Path, monkeypatch: pyt
     assert [control.expected for control in report.controls] == [Verdict.PASS, Verdict.REGRESSION]
     evidence = finding(report, "sound").evidence
     assert evidence is not None
-    assert 14 <= evidence.count <= 26
+    assert evidence.count == FEWEST_VISITS * PAIRS
     assert (evidence.unit, evidence.groups) == ("pairs", -(-evidence.count // PAIRS))
     assert evidence.detectable is not None
     assert 0.03 <= evidence.detectable < 0.1
@@ -115,7 +115,7 @@ def test_an_undecided_cell_ends_with_its_budget(tmp_path: Path, monkeypatch: pyt
     report, _ = judged(tmp_path, monkeypatch, plant, lengths=[8], budget=2.5)
     found = finding(report, "slow")
     assert found.verdict == Verdict.INCONCLUSIVE
-    assert 2.5 <= found.seconds < 2.5 + max(VISIT_SIZES) * PAIRS * 2 * 3 * 0.02
+    assert 2.5 <= found.seconds < 2.5 + max(VISIT_SIZES) * PAIRS * 2 * 0.02
     assert found.reasons[0].endswith("; its 2.5 s of turns are spent")
     assert report.exit_code == 3
 
