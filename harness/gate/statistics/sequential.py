@@ -90,11 +90,13 @@ class Design:
     processes: int = FEWEST_VISITS
     """Restarts that a verdict needs: pairs of processes with at least one pair of turns each."""
     disagreement: float = 0.01
-    """One-sided level of the t-test over processes that has to support every verdict."""
+    """One-sided level of the t-test over processes that has to support a regression or an improvement."""
+    doubt: float = 0.05
+    """The same for a pass: the upper 95% bound by processes alone has to lie below what must be caught."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.alpha < 1 and 0 < self.miss < 1 and 0 < self.disagreement < 1):
-            raise UsageError("alpha, miss and disagreement are probabilities between 0 and 1")
+        if not all(0 < level < 1 for level in (self.alpha, self.miss, self.disagreement, self.doubt)):
+            raise UsageError("alpha, miss, disagreement and doubt are probabilities between 0 and 1")
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 1:
             raise UsageError(f"looks have to be rising numbers of pairs, not {list(self.looks)}")
         if self.processes < 2:
@@ -242,19 +244,20 @@ class _Look:
     def _proven(self, verdict: Verdict, distances: np.ndarray, level: float, what: str) -> Decision | None:
         """The verdict when so many distances are positive that chance is ruled out, and the processes agree."""
         heads, pairs = int((distances > 0).sum()), len(distances)
-        if heads < boundary(self.design.looks, level)[self.number] or not self._agree(distances):
+        against = self.design.doubt if verdict == Verdict.PASS else self.design.disagreement
+        if heads < boundary(self.design.looks, level)[self.number] or not self._agree(distances, against):
             return None
         reason = f"{what}: {heads} of {pairs} pairs over {len(self.processes)} processes"
         return Decision(verdict, effect(self.processes), sign_p(heads, pairs), reason)
 
-    def _agree(self, distances: np.ndarray) -> bool:
+    def _agree(self, distances: np.ndarray, level: float) -> bool:
         """Whether the processes' medians are above zero by a t-test: a verdict must not hang on one of them."""
         count = len(self.processes)
         if count < self.design.processes:
             return False
         sizes = np.cumsum([len(process) for process in self.processes])[:-1]
         spread = Spread.of(np.split(distances, sizes))
-        return spread.mean > spread.error * t_quantile(1 - self.design.disagreement, count - 1)
+        return spread.mean > spread.error * t_quantile(1 - level, count - 1)
 
     def _open_question(self) -> str:
         count = len(self.processes)

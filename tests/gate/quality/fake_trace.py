@@ -15,7 +15,7 @@ CELLS = [
 
 
 def fake_trace(sessions: int, rounds: int = 20, samples: int = 4, noise: float = 0.01, seed: int = 0) -> Trace:
-    """Turns of about 2 ms with drift, heavy tails and slow-downs as named; 50 ms of wall time each: 5 pairs a visit."""
+    """Turns of about 2 ms with drift, heavy tails and slow-downs as named; 0.6 s of wall time each: 5 pairs a visit."""
     rng = np.random.default_rng(seed)
     planted = {name: Planted(slower=slower) for name, slower in SLOWER.items()}
     header = Header("fake", 0, "tiny-v3", "native", 0, CELLS, planted, {}, "2026-01-01T00:00:00+00:00")
@@ -43,4 +43,4 @@ def _turns(rounds: int, samples: int, noise: float, rng: np.random.Generator) ->
         if name != BASE:
             coins = [bool(coin) for coin in rng.random(rounds) < 0.5]
             pairs[name] = Pairs(coins, times(np.zeros((rounds, samples))), times(longer), [0] * rounds)
-    return CellTurns(0.05, pairs)
+    return CellTurns(0.6, pairs)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.contract.planted import Planted
@@ -16,7 +17,7 @@ from harness.contract.registry import Registry
 from harness.errors import UsageError
 from harness.gate.quality import recorder
 from harness.gate.quality.recorder import CELLS, PLANTED, Bench, record, take_pairs
-from harness.gate.quality.trace import BASE, BIMODAL, SAME, Header, TracedCell, append, read_trace
+from harness.gate.quality.trace import BASE, BIMODAL, PAIRS_A_ROUND, SAME, Header, TracedCell, append, read_trace
 from harness.records.conditions import Conditions
 from harness.records.record import Status
 from harness.run import protocol
@@ -65,14 +66,26 @@ def test_turns_come_in_pairs_with_base_in_an_order_that_coins_decide() -> None:
     taken = take_pairs(workers, CELL, 2, random.Random(1)).pairs
     pairs = [tuple(log[start : start + 2]) for start in range(0, len(log), 2)]
     assert all(BASE in pair and len(set(pair)) == 2 for pair in pairs)
-    assert len(pairs) == 2 * (1 + 20 + 1 + 40)
+    assert len(pairs) == 2 * (1 + PAIRS_A_ROUND[SAME] + 1 + PAIRS_A_ROUND["+3%"])
     for name, own in taken.items():
         first = [pair[0] == name for pair in pairs if name in pair]
         run = len(first) // 2
         assert first[1:run] + first[run + 1 :] == own.own_first, "a run of pairs, but for its first"
         assert 0.2 < sum(own.own_first) / len(own.own_first) < 0.8
-    assert taken[SAME].base == taken[SAME].own == [[2000] * 4] * 40
-    assert taken["+3%"].lost == [7] * 80
+    assert taken[SAME].base == taken[SAME].own == [[2000] * 4] * 2 * PAIRS_A_ROUND[SAME]
+    assert taken["+3%"].lost == [7] * 2 * PAIRS_A_ROUND["+3%"]
+
+
+def test_no_turn_that_is_short_follows_one_of_its_own_worker() -> None:
+    """Where a coin would have it so, the other side repeats once in between, and that does not count."""
+    log: list[str] = []
+    workers: Any = {name: FakeWorker(name, log, Planted()) for name in (BASE, SAME)}
+    spaced = msgspec.structs.replace(CELL, spaced=True)
+    taken = take_pairs(workers, spaced, 1, random.Random(1)).pairs[SAME]
+    assert all(one != other for one, other in pairwise(log))
+    assert len(taken.base) == len(taken.own) == PAIRS_A_ROUND[SAME]
+    between = len(log) - 2 * (1 + PAIRS_A_ROUND[SAME])
+    assert 0.2 * PAIRS_A_ROUND[SAME] < between < 0.8 * PAIRS_A_ROUND[SAME]
 
 
 def test_times_stay_with_their_side_whoever_goes_first() -> None:
@@ -80,8 +93,8 @@ def test_times_stay_with_their_side_whoever_goes_first() -> None:
     workers: Any = {BASE: FakeWorker(BASE, [], Planted()), "+5%": FakeWorker("+5%", [], slow)}
     taken = take_pairs(workers, CELL, 1, random.Random(1)).pairs["+5%"]
     assert len(set(taken.own_first)) == 2
-    assert taken.base == [[2000] * 4] * 20
-    assert taken.own == [[2500] * 4] * 20
+    assert taken.base == [[2000] * 4] * PAIRS_A_ROUND["+5%"]
+    assert taken.own == [[2500] * 4] * PAIRS_A_ROUND["+5%"]
 
 
 def test_a_wrong_answer_is_not_recorded() -> None:
@@ -114,7 +127,7 @@ def test_the_recorder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     assert [session.number for session in first.sessions] == [0]
     second = record(path, minutes=first.seconds / 60 + 0.01, rounds=4)
     assert [session.number for session in second.sessions] == [0, 1]
-    assert read_trace(path).pairs("decode", "+5%")[1][1].tolist() == [[2.1] * 4] * 80
+    assert read_trace(path).pairs("decode", "+5%")[1][1].tolist() == [[2.1] * 4] * 4 * PAIRS_A_ROUND["+5%"]
 
 
 @pytest.mark.slow
@@ -124,5 +137,5 @@ def test_real_workers_record_a_session(tmp_path: Path) -> None:
     append(path, Header("real", 1, "tiny-v3", "v", 0, [CELLS[0]], planted, {}, "now"))
     trace = record(path, minutes=1e-9, neighbours=1, rounds=1)
     base, slower = trace.pairs("decode", "+5%")[0]
-    assert base.shape == slower.shape == (20, 4)
+    assert base.shape == slower.shape == (PAIRS_A_ROUND["+5%"], 4)
     assert (base > 0).all()

@@ -77,17 +77,17 @@ def replay_of(ratios: list[np.ndarray], trace) -> Ours:
 
 
 def test_an_open_question_gets_longer_visits_until_the_last_one() -> None:
-    trace = fake_trace(sessions=11, rounds=15)
-    ratios = [np.where(np.arange(15) % 2, 0.5, -0.5) for _ in range(11)]
+    trace = fake_trace(sessions=9, rounds=15)
+    ratios = [np.where(np.arange(15) % 2, 0.5, -0.5) for _ in range(9)]
     assert [(one.verdict, one.pairs, one.processes) for one in replay_of(ratios, trace).windows] == [
-        (Verdict.INCONCLUSIVE, 5 * 24, 11)
+        (Verdict.INCONCLUSIVE, 5 * 18, 9)
     ]
     assert replay_of(ratios[:-1], trace).windows == [], "what a recording is too short for is not judged"
 
 
 def test_seconds_are_those_of_both_sides_turns() -> None:
     window = replay(TRACE, "decode", SAME, Design()).windows[0]
-    assert window.seconds == pytest.approx(2 * window.pairs * 0.05)
+    assert window.seconds == pytest.approx(2 * window.pairs * 0.6)
 
 
 def test_few_disturbed_pairs_are_taken_again_and_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:

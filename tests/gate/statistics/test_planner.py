@@ -78,7 +78,7 @@ def test_too_few_turns_tell_nothing(rounds: int) -> None:
 
 @pytest.mark.parametrize("deviation", [0.01, 0.03])
 def test_what_it_promises_comes_true(deviation: float) -> None:
-    design = design_for(0.05, cells=10)
+    design = design_for(0.05, cells=10).paced(0.1)
     need = time_need(Noise(deviation, 0.0, 0.1), design)
     assert need.changed_pairs is not None
     rng = np.random.default_rng(2)
