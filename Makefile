@@ -5,6 +5,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+RECORD := env OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.recorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint compile gpu tables traces trials quality clean
@@ -42,8 +43,10 @@ tables: $(INSTALLED)  ## put the tables of results/cpu into the documents
 	$(VENV)/bin/python docs/tables.py
 
 traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md: 80 minutes, resumable
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.recorder results/traces/quiet.jsonl.gz --minutes 40
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m harness.gate.quality.recorder results/traces/busy.jsonl.gz --minutes 40 --neighbours 2
+	$(RECORD) results/traces/quiet.jsonl.gz --minutes 40
+	taskset -c 0 $(RECORD) results/traces/shared.jsonl.gz --minutes 40 --beside "a recording on the other processor" & \
+	taskset -c 1 $(RECORD) results/traces/busy.jsonl.gz --minutes 40 --beside "a recording on the other processor" --neighbours 1; \
+	wait
 
 trials: $(INSTALLED)  ## try the whole gate 26 times in fresh clones: hours, resumable; ARGS='--only aa --count 5' for a part
 	$(VENV)/bin/python -m harness.gate.quality.trials $(ARGS)

@@ -132,11 +132,14 @@ class CellRun:
 
         self._guarded(act)
 
-    def space_turn(self, number: int) -> None:
-        """One repetition that does not count, so that the other side's next turn does not follow one of its own."""
+    def space_turn(self, number: int, samples: int) -> None:
+        """One repetition that does not count, so that the other side's next turn does not follow one of its own.
+
+        Its inputs are those of no turn of so many `samples`.
+        """
 
         def act(worker: WorkerClient) -> None:
-            inputs = self.process * ROUNDS_APART + ROUNDS_APART // 2 + number
+            inputs = (self.process * ROUNDS_APART + ROUNDS_APART // 2 + number) * samples
             reply = self._ask(worker, protocol.Block(1, inputs), self._shown, self._shown, f"round {number + 1}")
             assert isinstance(reply, protocol.Done)
             self._spent += reply.seconds

@@ -119,7 +119,7 @@ class Lane:
         for number in range(first, first + count):
             order = self._shuffled()
             if self.spaced and order[0] is self._last:
-                order[1].run.space_turn(number)
+                order[1].run.space_turn(number, self.samples)
             for position, seat in enumerate(order):
                 seat.run.take_turn(number, position, self.samples)
             self._last = order[1]

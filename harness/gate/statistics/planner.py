@@ -11,15 +11,15 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from scipy import special
+from scipy import special, stats
 
 from harness.errors import UsageError
 from harness.gate.statistics.boundary import crossed_by
 from harness.gate.statistics.levels import MAD_TO_DEVIATION
 from harness.gate.statistics.paired import binary_loss, documents_needed, mean_loss
-from harness.gate.statistics.sequential import Design, Margins, turn_value
+from harness.gate.statistics.sequential import FEWEST_VISITS, VISIT_SIZES, Design, Margins, turn_value
 from harness.records.blocks import samples_by_block
 from harness.records.joined import Joined, Losses, NotTheSameError
 from harness.records.record import Record
@@ -30,6 +30,9 @@ TOLERATED = 0.2
 
 SURE = 0.95
 """The chance with which the effect is to be found within the time that is named."""
+
+MEDIAN = math.pi / 2
+"""Variance of a median over that of a mean, for normal noise."""
 
 FEWEST = 3
 """Differences of turns from which noise is estimated at least."""
@@ -99,11 +102,11 @@ def design_for(effect: float, cells: int, alpha: float = 0.01) -> Design:
 
 
 def time_need(noise: Noise, design: Design) -> TimeNeed:
-    """Pairs and restarts for the design's margins, for noise that is symmetric about the true ratio."""
+    """Pairs and restarts for the design's margins, for noise that is normal about the true ratio."""
     design = design.paced(noise.turn_seconds)
     tolerate, catch = math.log1p(design.margins.tolerate), math.log1p(design.margins.catch)
-    passes = crossed_by(design.looks, design.miss, _chance(catch, noise.pair))
-    found = crossed_by(design.looks, design.alpha, _chance(catch - tolerate, noise.pair))
+    passes = _decided_by(noise, design, catch, design.miss, design.doubt)
+    found = _decided_by(noise, design, catch - tolerate, design.alpha, design.disagreement)
     return TimeNeed(
         unchanged_pairs=_mean_pairs(design.looks, passes),
         changed_pairs=next((look for look, share in zip(design.looks, found, strict=True) if share >= SURE), None),
@@ -154,6 +157,22 @@ def _ratios(own: Turns, beside: Turns) -> Turns:
                   if number in beside.get(process, {})}
         for process, turns in own.items()
     }  # fmt: skip
+
+
+def _decided_by(noise: Noise, design: Design, distance: float, level: float, doubt: float) -> list[float]:
+    """The chance that signs and processes have both said so by each look, for a centre so far from its margin."""
+    signs = crossed_by(design.looks, level, _chance(distance, noise.pair))
+    agree = (_agreement(noise, design, number, distance, doubt) for number in range(len(signs)))
+    return list(accumulate((sign * agreed for sign, agreed in zip(signs, agree, strict=True)), max))
+
+
+def _agreement(noise: Noise, design: Design, number: int, distance: float, level: float) -> float:
+    """The chance that the processes of a look agree: the power of a t-test over their medians (noncentral t)."""
+    sizes = VISIT_SIZES[: FEWEST_VISITS + number]
+    pairs = [size * design.looks[number] / sum(sizes) for size in sizes]
+    variance = sum(count**2 * (noise.process**2 + MEDIAN * noise.pair**2 / count) for count in pairs)
+    error, degrees = math.sqrt(variance) / sum(pairs), len(pairs) - 1
+    return float(stats.nct.sf(t_quantile(1 - level, degrees), degrees, distance / error)) if error else 1.0
 
 
 def _chance(distance: float, deviation: float) -> float:

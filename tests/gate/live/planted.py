@@ -23,6 +23,7 @@ from harness.records.conditions import Conditions
 from harness.records.metrics import metric
 from harness.records.record import Status
 from harness.run import protocol
+from harness.run.cell import ROUNDS_APART
 from harness.run.client import CellError
 from harness.run.former import Identities
 from harness.run.ledger import Ledger
@@ -63,6 +64,8 @@ class Machine:
     seconds: float = 0.0
     log: list[str] = field(default_factory=list)
     turns: list[LiveTurn] = field(default_factory=list)
+    everything: list[LiveTurn] = field(default_factory=list)
+    """Turns, and repetitions between them that do not count."""
     protocols: dict[str, int] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
     """Versions that have their workers; any more of them are a control's."""
@@ -157,7 +160,9 @@ class PlantedClient:
             workers.version.name, self.kernels, self.length, self.visit, inputs, workers.planted, workers.control
         )
         first = {"prefill": "ttft", "decode": "tpot"}[self.kind]
-        machine.turns.append(turn)
+        machine.everything.append(turn)
+        if inputs % ROUNDS_APART < ROUNDS_APART // 2:
+            machine.turns.append(turn)
         found = machine.plant(turn)
         milliseconds, conditions = found if isinstance(found, tuple) else (found, Conditions())
         milliseconds *= 1 + (turn.planted.slower if turn.planted else 0.0)

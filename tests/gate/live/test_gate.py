@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_drift_that_meets_both_sides_is_no_change(tmp_path: Path, monkeypatch: p
     def drifting(_: LiveTurn) -> float:
         nonlocal now
         now += 1
-        return 10 * 1.004**now * (1 + 0.01 * draw.gauss(0, 1))
+        return 10 * 1.001**now * (1 + 0.01 * draw.gauss(0, 1))
 
     report, _ = judged(tmp_path, monkeypatch, drifting)
     assert report.regressions == []
@@ -141,6 +142,23 @@ def test_pairs_share_their_inputs_and_either_side_may_be_first(tmp_path: Path, m
     assert all(own[index].number in [one.number for one in there] for index, there in enumerate(beside))
     first = [machine.turns[place + 1].number == machine.turns[place].number for place in places]
     assert 0 < sum(first) < len(first)
+
+
+def test_no_short_turn_follows_one_of_its_own_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(lambda _: 10.0)
+    gate = planted_gate(tmp_path, monkeypatch, machine, kernels=["sound"], lengths=[8])
+    gate.controlled = False
+    gate.report()
+    for visit in range(3):
+        own = [turn.version for turn in machine.everything if turn.visit == visit]
+        assert all(one != other for one, other in pairwise(own))
+        assert 0.2 * PAIRS < len(own) - 2 * PAIRS < 0.8 * PAIRS, "a coin still decides who goes first"
+
+
+def test_long_turns_need_no_spacing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.gate.live.lane.SPACED_SECONDS", 0.01)
+    _, machine = judged(tmp_path, monkeypatch, lambda _: 10.0, kernels=["sound"], lengths=[8])
+    assert machine.everything == machine.turns
 
 
 def test_disturbed_pairs_are_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.gate.statistics.planner import Noise, design_for, documents_for, smallest_effect, time_need
-from harness.gate.statistics.sequential import decide
+from harness.gate.statistics.sequential import VISIT_SIZES, decide
 from harness.gate.verdict import Verdict
 from harness.records.metrics import metric
 from harness.records.record import Block, Record, Status
@@ -94,7 +94,8 @@ def test_what_it_promises_comes_true(deviation: float) -> None:
 
 
 def _split(log_ratios: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(log_ratios, 4)
+    """As visits of 15 pairs and longer ones would."""
+    return [part for part in np.split(log_ratios, np.cumsum([15 * size for size in VISIT_SIZES])) if len(part)]
 
 
 def _verdict(log_ratios: np.ndarray, design, pairs: int):
