@@ -74,11 +74,21 @@ def find_task(name: str, checkpoint: str, folder: Path | None = None, limit: int
 
 
 def quieten() -> None:
-    """Only errors of lm-eval and no progress bars of `datasets`: the harness reports progress itself."""
-    import datasets
+    """Only errors of lm-eval, no progress bars of `datasets`: the harness reports progress itself.
 
+    Nor does lm-eval describe the machine after every evaluation, for which it runs pip and compilers: three seconds a
+    cell for what every record says anyway.
+    """
+    import datasets
+    from lm_eval import evaluator
+
+    evaluator.add_env_info = _no_description
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
+
+
+def _no_description(_: dict[str, Any]) -> None:
+    """Stands for `lm_eval.loggers.utils.add_env_info`."""
 
 
 def require_hub(task: str) -> None:

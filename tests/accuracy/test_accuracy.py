@@ -61,6 +61,16 @@ def test_bits_per_byte(runner: TransformersRunner, checkpoint: Path, tmp_path: P
     assert heard[-1] == (1.0, "scored 6 of 6")
 
 
+def test_lm_eval_describes_no_machine(
+    runner: TransformersRunner, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs pip and compilers for that, after every evaluation; records describe the machine themselves."""
+    asked: list[str] = []
+    monkeypatch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: asked.append("environment") or "")
+    assert measure(runner, checkpoint, tmp_path, Accuracy("bits_per_byte", 256, limit=1)).status is Status.PASSED
+    assert asked == []
+
+
 def test_continuation(runner: TransformersRunner, checkpoint: Path, tmp_path: Path) -> None:
     outcome = measure(runner, checkpoint, tmp_path, Accuracy("continuation", 256, limit=5))
     assert outcome.documents is not None

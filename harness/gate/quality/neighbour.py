@@ -31,7 +31,7 @@ def compete(draw: random.Random, seconds: float) -> None:
 def _products(end: float) -> None:
     left = np.full((SIDE, SIDE), 1 / SIDE)
     while time.monotonic() < end:
-        left = left @ left * SIDE
+        left = left @ left  # stays 1 / SIDE everywhere
 
 
 def _streams(end: float) -> None:

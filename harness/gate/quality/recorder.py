@@ -49,9 +49,9 @@ CHECKPOINT, FORM, SEED = "tiny-v3", "mqa", 0
 CELLS = [
     TracedCell("decode", Decode(512, context="random", steps=4), "tpot", 1, spaced=True),
     TracedCell("prefill-128", Prefill(128, context="random"), "ttft", 2, spaced=True),
-    TracedCell("prefill-512", Prefill(512, context="random"), "ttft", 1),
+    TracedCell("prefill-256", Prefill(256, context="random"), "ttft", 1),
 ]
-"""About 2 to 4, 4 to 8, and 15 to 25 ms a call on one thread."""
+"""About 2 to 4, 4 to 8, and 8 to 20 ms a call on one thread."""
 
 ROUNDS = 6
 """Rounds of every cell in a session; `PAIRS_A_ROUND` says what a round is."""

@@ -31,7 +31,7 @@ VISIT_SECONDS = 0.75
 FEWEST_PAIRS, MOST_PAIRS = 5, 40
 """Pairs of turns of the first visit, whatever they take."""
 
-USEFUL_PAIRS, USEFUL_SECONDS = 15, 6.0
+USEFUL_PAIRS, USEFUL_SECONDS = 20, 6.0
 """So many pairs as long as they take no longer than this: with fewer, restarting workers costs more than they tell."""
 
 VISIT_SIZES = (1, 1, 1, 2, 2, 2, 3, 3, 3)
@@ -45,7 +45,7 @@ def pairs_per_visit(turn_seconds: float) -> int:
     """As many pairs of turns as fill the first visit: noise falls with their number, and many short ones cost no more.
 
     >>> pairs_per_visit(0.01), pairs_per_visit(0.1), pairs_per_visit(2.0)
-    (38, 15, 5)
+    (38, 20, 5)
     """
     if not turn_seconds:
         return MOST_PAIRS
