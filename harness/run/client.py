@@ -17,6 +17,7 @@ import msgspec
 
 from harness.records.record import Status
 from harness.run import machine, protocol
+from harness.run.allocator import keeping_freed_memory
 from harness.run.interrupts import shielded
 
 OUTPUT_LINES = 30
@@ -228,7 +229,7 @@ def python_path() -> list[str]:
 
 
 def _environment(root: Path, searched: Sequence[str] | None = None) -> dict[str, str]:
-    """The parent's environment, with both packages of `root` first on the path of a checkout."""
+    """The parent's, with both packages of `root` first on the path of a checkout, and freed memory kept."""
     places = [str(root), str(root / "plugins")] if (root / "plugins" / "harness_plugins").is_dir() else []
     given = python_path() if searched is None else list(searched)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places + given))}
+    return keeping_freed_memory({**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places + given))})

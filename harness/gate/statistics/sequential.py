@@ -89,10 +89,10 @@ class Design:
     """Pairs at which a decision is tried; the last is the cap."""
     processes: int = FEWEST_VISITS
     """Restarts that a verdict needs: pairs of processes with at least one pair of turns each."""
-    disagreement: float = 0.01
+    disagreement: float = 0.002
     """One-sided level of the t-test over processes that has to support a regression or an improvement."""
-    doubt: float = 0.05
-    """The same for a pass: the upper 95% bound by processes alone has to lie below what must be caught."""
+    doubt: float = 0.02
+    """The same for a pass: the upper 98% bound by processes alone has to lie below what must be caught."""
 
     def __post_init__(self) -> None:
         if not all(0 < level < 1 for level in (self.alpha, self.miss, self.disagreement, self.doubt)):
