@@ -19,6 +19,7 @@ from harness.records.record import Status
 from harness.run import machine, protocol
 from harness.run.allocator import keeping_freed_memory
 from harness.run.interrupts import shielded
+from harness.run.nursery import ForkedWorker, Nursery
 
 OUTPUT_LINES = 30
 """Last lines of a worker's output that are kept with a failed cell."""
@@ -62,7 +63,9 @@ class WorkerClient:
     """Called every `TICK_SECONDS` while an answer is waited for."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the process gets besides the parent's own (see `Option.environment`)."""
-    process: subprocess.Popen[bytes] | None = None
+    nursery: Nursery | None = None
+    """What forks the process; one with an `environment` of its own is started by itself in any case."""
+    process: subprocess.Popen[bytes] | ForkedWorker | None = None
     ready: protocol.Ready | None = None
     _closed: bool = field(default=False, repr=False)
     _buffer: bytes = field(default=b"", repr=False)
@@ -72,7 +75,7 @@ class WorkerClient:
         """Start the process and load the model. Raises CellError."""
         self._oom_kills = machine.oom_kills()
         try:
-            self.process = self._spawn()
+            self.process = self._spawn(seconds)
         except OSError as error:
             raise CellError(Status.FAILED, [f"the worker could not be started: {error.strerror}"]) from None
         if self._closed:  # by another thread, which saw no process yet
@@ -82,17 +85,20 @@ class WorkerClient:
         self.ready = reply
         return reply
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with self.log.open("wb") as log, shielded():
-            return subprocess.Popen(
-                [sys.executable, "-P", "-m", "harness.run.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                bufsize=0,
-                env={**_environment(Path(self.setup.root), self.python_path), **self.environment},
-                start_new_session=True,  # Ctrl-C reaches the parent alone; a hung worker dies with its children
-            )
+    def _spawn(self, seconds: float) -> subprocess.Popen[bytes] | ForkedWorker:
+        with self.log.open("wb") as log:
+            if self.nursery is not None and not self.environment:
+                return self.nursery.worker(log, seconds)
+            with shielded():
+                return subprocess.Popen(
+                    [sys.executable, "-P", "-m", "harness.run.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    bufsize=0,
+                    env={**worker_environment(Path(self.setup.root), self.python_path), **self.environment},
+                    start_new_session=True,  # Ctrl-C reaches the parent alone; a hung worker dies with its children
+                )
 
     def ask(self, request: protocol.Request, seconds: float, listen: Listener) -> protocol.Reply:
         """Send a request and wait for its answer. Raises CellError: reported, dead, or later than `seconds`."""
@@ -184,7 +190,7 @@ class WorkerClient:
             raise EOFError
         return data
 
-    def _open_process(self) -> subprocess.Popen[bytes]:
+    def _open_process(self) -> subprocess.Popen[bytes] | ForkedWorker:
         """The process. Raises EOFError when another thread has ended it."""
         process = self.process
         if process is None:
@@ -228,7 +234,7 @@ def python_path() -> list[str]:
     return [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
 
 
-def _environment(root: Path, searched: Sequence[str] | None = None) -> dict[str, str]:
+def worker_environment(root: Path, searched: Sequence[str] | None = None) -> dict[str, str]:
     """The parent's, with both packages of `root` first on the path of a checkout, and freed memory kept."""
     places = [str(root), str(root / "plugins")] if (root / "plugins" / "harness_plugins").is_dir() else []
     given = python_path() if searched is None else list(searched)

@@ -80,12 +80,12 @@ def test_code_from_elsewhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_users_own_python_path_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.run.client import _environment
+    from harness.run.client import worker_environment
 
     monkeypatch.setenv("PYTHONPATH", f"/their/own{os.pathsep}")
     root = package_root()
-    assert _environment(root)["PYTHONPATH"].split(os.pathsep) == [str(root), str(root / "plugins"), "/their/own"]
-    assert _environment(tmp_path)["PYTHONPATH"].split(os.pathsep) == ["/their/own"]
+    assert worker_environment(root)["PYTHONPATH"].split(os.pathsep) == [str(root), str(root / "plugins"), "/their/own"]
+    assert worker_environment(tmp_path)["PYTHONPATH"].split(os.pathsep) == ["/their/own"]
 
 
 @pytest.mark.skipif(len(machine.processors()) < 2, reason="nothing to choose from")

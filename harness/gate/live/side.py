@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,9 +22,10 @@ from harness.records.record import Record, Status
 from harness.records.store import TableHeader
 from harness.run import protocol
 from harness.run.cell import CellRun
-from harness.run.client import CellError, Listener, WorkerClient
+from harness.run.client import CellError, Listener, WorkerClient, worker_environment
 from harness.run.former import Identities
 from harness.run.ledger import Ledger
+from harness.run.nursery import Nursery
 from harness.run.plan import Plan, PlannedCell, PlannedTable
 from harness.run.progress import Progress
 from harness.run.workers import Workers
@@ -60,6 +63,9 @@ class VersionWorkers(Workers):
         super().__init__(plan, table, scratch, progress)
         self.version = version
         self.planted = planted
+        self._nursery: Nursery | None = None
+        self._nurseries = itertools.count(1)
+        self._opening = threading.Lock()
 
     def starts(self, variants: Iterable[Variant]) -> list[Callable[[], None]]:
         """What starts each of them; failures are left to the cell that asks next."""
@@ -83,7 +89,23 @@ class VersionWorkers(Workers):
     def _client(self, variant: Variant, log: Path) -> WorkerClient:
         setup, path = self._setup(variant), self.version.python_path
         environment = self.table.environments.get(variant, {})
-        return WorkerClient(setup, log, self.table.sampling.timeout, path, self.progress.tick, environment)
+        limit, tick = self.table.sampling.timeout, self.progress.tick
+        return WorkerClient(setup, log, limit, path, tick, environment, self._open_nursery())
+
+    def close(self) -> None:
+        """End all workers, and what has forked them: the next ones get a layout of memory of their own."""
+        super().close()
+        nursery, self._nursery = self._nursery, None
+        if nursery:
+            nursery.close()
+
+    def _open_nursery(self) -> Nursery | None:
+        root = self.version.root
+        with self._opening:
+            if self._nursery is None and Nursery.is_possible(root):
+                log = self.scratch / f"{self.table.name}-nursery-{next(self._nurseries)}.log"
+                self._nursery = Nursery(root, worker_environment(root, self.version.python_path), log)
+            return self._nursery
 
     def _setup(self, variant: Variant) -> protocol.Load:
         """Both versions get the same weights and settings; code and plugins are their own."""

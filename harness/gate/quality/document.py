@@ -89,7 +89,7 @@ each other, a coin deciding who goes first, all workers restarted every session.
 time that the very call took); in `bimodal` half of the calls work 10% longer.
 
 A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes about {visit:g} s of
-pairs a visit (20 pairs at least), later up to {longest} times as many, with fresh workers for every visit, looks after
+pairs a visit (12 pairs at least), later up to {longest} times as many, with fresh workers for every visit, looks after
 each from number {least} on, and stops when it has decided, at the latest after visit {visits}: alpha {alpha:g} a cell
 (1% over 100 cells), and at most {miss:g} of what is to be caught is passed.
 Intervals are exact (Clopper and Pearson), 95%; windows that share a session are not quite independent."""

@@ -39,7 +39,8 @@ from harness.gate.quality.trace import (
 )
 from harness.records.record import Status
 from harness.run import machine, protocol
-from harness.run.client import CellError, WorkerClient, package_root
+from harness.run.client import CellError, WorkerClient, package_root, worker_environment
+from harness.run.nursery import Nursery
 from harness.suite.cell import CellId
 from harness.suite.schema import Decode, Prefill
 from harness.suite.variant import Variant
@@ -79,8 +80,10 @@ class Bench:
 
     @contextmanager
     def workers(self, planted: dict[str, Planted]) -> Iterator[Workers]:
-        """A fresh worker for each, started at the same time. Raises CellError."""
-        clients = {name: self._client(name, defect) for name, defect in planted.items()}
+        """A fresh worker for each, forked as a gate does it: `base` and the others are two sides. Raises CellError."""
+        environment = worker_environment(package_root())
+        nurseries = [Nursery(package_root(), environment, self.folder / f"nursery-{number}.log") for number in (0, 1)]
+        clients = {name: self._client(name, defect, nurseries[name != BASE]) for name, defect in planted.items()}
         try:
             with ThreadPoolExecutor(machine.cpu_count()) as pool:
                 list(pool.map(lambda client: client.start(TIME_LIMIT, _quiet), clients.values()))
@@ -88,8 +91,10 @@ class Bench:
         finally:
             for client in clients.values():
                 client.close()
+            for nursery in nurseries:
+                nursery.close()
 
-    def _client(self, name: str, planted: Planted) -> WorkerClient:
+    def _client(self, name: str, planted: Planted, nursery: Nursery) -> WorkerClient:
         setup = protocol.Load(
             checkpoint=CHECKPOINT,
             variant=self.variant,
@@ -101,7 +106,7 @@ class Bench:
             root=str(package_root()),
             planted=planted,
         )
-        return WorkerClient(setup, self.folder / f"{name}.log", TIME_LIMIT)
+        return WorkerClient(setup, self.folder / f"{name}.log", TIME_LIMIT, nursery=nursery)
 
 
 def take_pairs(workers: Workers, cell: TracedCell, rounds: int, draw: random.Random, process: int = 0) -> CellTurns:

@@ -23,7 +23,7 @@ def shown_by(log_ratios: Sequence[Floats], design: Design) -> float | None:
     """The smallest slow-down, relative, that pairs as noisy as these would have shown with about 80% chance.
 
     `log_ratios` are as in `sequential.decide`. Where processes differ by more than pairs do, the chance is nearer to
-    65%, because the three conditions have to hold together. None before the first look, or with too few processes or
+    60%, because the three conditions have to hold together. None before the first look, or with too few processes or
     pairs for any verdict.
     """
     reached = [number for number, look in enumerate(design.looks) if look <= sum(map(len, log_ratios))]

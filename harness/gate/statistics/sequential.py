@@ -25,16 +25,16 @@ from harness.records.statistics import t_quantile
 
 Floats: TypeAlias = Sequence[float] | np.ndarray
 
-VISIT_SECONDS = 0.75
+VISIT_SECONDS = 0.5
 """What a cell gets at its first visit, both sides together, before its turn comes again in freshly started workers."""
 
 FEWEST_PAIRS, MOST_PAIRS = 5, 40
 """Pairs of turns of the first visit, whatever they take."""
 
-USEFUL_PAIRS, USEFUL_SECONDS = 20, 6.0
+USEFUL_PAIRS, USEFUL_SECONDS = 12, 4.0
 """So many pairs as long as they take no longer than this: with fewer, restarting workers costs more than they tell."""
 
-VISIT_SIZES = (1, 1, 1, 2, 2, 2, 3, 3, 3)
+VISIT_SIZES = (1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
 """Visits by their length in first ones. Later ones are longer: restarting workers takes longer than any of them."""
 
 FEWEST_VISITS = 3
@@ -45,7 +45,7 @@ def pairs_per_visit(turn_seconds: float) -> int:
     """As many pairs of turns as fill the first visit: noise falls with their number, and many short ones cost no more.
 
     >>> pairs_per_visit(0.01), pairs_per_visit(0.1), pairs_per_visit(2.0)
-    (38, 20, 5)
+    (25, 12, 5)
     """
     if not turn_seconds:
         return MOST_PAIRS

@@ -91,7 +91,7 @@ def test_a_ref_without_workers_is_incomparable(tmp_path: Path, repository: TestR
 
 def is_worker(process: psutil.Process) -> bool:
     try:
-        return "harness.run.worker" in " ".join(process.cmdline())
+        return "harness.run.nursery" in " ".join(process.cmdline())  # a fork is called as what it is forked from
     except psutil.Error:  # a git that has just ended
         return False
 

@@ -94,8 +94,8 @@ def test_what_it_promises_comes_true(deviation: float) -> None:
 
 
 def _split(log_ratios: np.ndarray) -> list[np.ndarray]:
-    """As visits of 20 pairs and longer ones would."""
-    return [part for part in np.split(log_ratios, np.cumsum([20 * size for size in VISIT_SIZES])) if len(part)]
+    """As visits of 12 pairs and longer ones would."""
+    return [part for part in np.split(log_ratios, np.cumsum([12 * size for size in VISIT_SIZES])) if len(part)]
 
 
 def _verdict(log_ratios: np.ndarray, design, pairs: int):

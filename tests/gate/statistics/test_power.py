@@ -46,7 +46,7 @@ def decided(ratios: Sequence[np.ndarray]) -> Verdict | None:
 
 @pytest.mark.parametrize(
     ("noise", "between", "least"),
-    [(0.03, 0.0, 0.7), (0.08, 0.0, 0.7), (0.01, 0.02, 0.6)],
+    [(0.03, 0.0, 0.7), (0.08, 0.0, 0.7), (0.01, 0.02, 0.55)],
     ids=["signs", "noisy", "processes"],
 )
 def test_what_could_have_been_shown_is_shown_four_times_in_five(noise: float, between: float, least: float) -> None:

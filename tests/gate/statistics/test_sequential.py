@@ -177,8 +177,8 @@ def test_a_verdict_says_what_it_rests_on() -> None:
     assert decision is not None
     assert decision.verdict == "regression"
     assert decision.effect.ratio == pytest.approx(math.exp(0.07))
-    assert decision.p == pytest.approx(2.0**-25)
-    assert decision.reason == "slower than 1%: 25 of 25 pairs over 5 processes"
+    assert decision.p == pytest.approx(2.0**-20)
+    assert decision.reason == "slower than 1%: 20 of 20 pairs over 4 processes"
 
 
 def test_a_turn_counts_by_its_mean_without_the_extremes() -> None:
