@@ -169,9 +169,9 @@ def test_a_worker_that_is_ended_while_it_is_being_started_does_not_live_on(
     worker, spawned = client(tmp_path), []
     spawn = worker._spawn
 
-    def late() -> subprocess.Popen[bytes]:
+    def late(seconds: float) -> subprocess.Popen[bytes]:
         worker.close()
-        spawned.append(spawn())
+        spawned.append(spawn(seconds))
         return spawned[0]
 
     monkeypatch.setattr(worker, "_spawn", late)
