@@ -34,7 +34,7 @@ FEWEST_PAIRS, MOST_PAIRS = 5, 40
 USEFUL_PAIRS, USEFUL_SECONDS = 12, 4.0
 """So many pairs as long as they take no longer than this: with fewer, restarting workers costs more than they tell."""
 
-VISIT_SIZES = (1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+VISIT_SIZES = (1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4)
 """Visits by their length in first ones. Later ones are longer: restarting workers takes longer than any of them."""
 
 FEWEST_VISITS = 3

@@ -32,7 +32,7 @@ def stored(folder: Path, trace: Trace, name: str) -> Path:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quality")
-    traces = [stored(folder, fake_trace(14), "calm"), stored(folder, fake_trace(14, noise=0.4), "wild")]
+    traces = [stored(folder, fake_trace(20), "calm"), stored(folder, fake_trace(20, noise=0.4), "wild")]
     write(traces, folder / "gate_quality.md", live=None, flips=5)
     return folder
 

@@ -77,10 +77,10 @@ def replay_of(ratios: list[np.ndarray], trace) -> Ours:
 
 
 def test_an_open_question_gets_longer_visits_until_the_last_one() -> None:
-    trace = fake_trace(sessions=12, rounds=15)
-    ratios = [np.where(np.arange(15) % 2, 0.5, -0.5) for _ in range(12)]
+    trace = fake_trace(sessions=16, rounds=20)
+    ratios = [np.where(np.arange(20) % 2, 0.5, -0.5) for _ in range(16)]
     assert [(one.verdict, one.pairs, one.processes) for one in replay_of(ratios, trace).windows] == [
-        (Verdict.INCONCLUSIVE, 5 * 24, 12)
+        (Verdict.INCONCLUSIVE, 5 * 40, 16)
     ]
     assert replay_of(ratios[:-1], trace).windows == [], "what a recording is too short for is not judged"
 

@@ -70,7 +70,7 @@ def test_processes_that_differ_do_not_fool_it() -> None:
     rng = np.random.default_rng(7)
     trials, naive = [], []
     for _ in range(300):
-        x = np.repeat(rng.normal(0, 0.04, 6), 20) + rng.normal(0, 0.005, 120)
+        x = np.repeat(rng.normal(0, 0.04, 10), 20) + rng.normal(0, 0.005, 200)
         trials.append(run(x, Design(), size=20))
         naive.append(run(x, Design(processes=2, disagreement=0.49), size=20))
     assert rate("regression", trials) <= 0.02 < 0.04 < rate("regression", naive)
@@ -150,7 +150,7 @@ def test_the_estimate_is_inside_its_interval(cell: list[list[float]]) -> None:
 
 
 def test_two_processes_are_never_enough() -> None:
-    decision = decide([[0.2] * 60, [0.2] * 60], Design())
+    decision = decide([[0.2] * 100, [0.2] * 100], Design())
     assert decision is not None
     assert decision.verdict == "inconclusive"
     assert "a verdict needs 3" in decision.reason
