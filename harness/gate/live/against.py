@@ -29,6 +29,7 @@ from harness.run.client import package_root, python_path
 from harness.run.former import Identities
 from harness.run.interrupts import interruptible
 from harness.run.ledger import Ledger
+from harness.run.nursery import Nursery
 from harness.run.plan import Plan
 from harness.run.progress import Progress
 
@@ -88,13 +89,20 @@ class _Start:
 
     def _new(self) -> Version:
         root = self.tree.repository.root
-        return Version(WORKING_TREE, package_root(), root, self.plan.plugins, python_path(), is_base=False)
+        path, plugins = python_path(), self.plan.plugins
+        return Version(WORKING_TREE, package_root(), root, plugins, path, is_base=False, forks=self._forks)
 
     def _base(self) -> Version:
         plugins = [_mapped(plugin, self.tree) for plugin in self.plan.plugins]
         there = [plugin for plugin in plugins if not plugin.endswith(".py") or Path(plugin).is_file()]
         searched = self.tree.places(python_path())
-        return Version(self.ref, self.tree.of(package_root()), self.tree.root, there, searched, is_base=True)
+        root, checkout = self.tree.of(package_root()), self.tree.root
+        return Version(self.ref, root, checkout, there, searched, is_base=True, forks=self._forks)
+
+    @property
+    def _forks(self) -> bool:
+        """Both sides start alike: an older ref does not know how to fork."""
+        return Nursery.is_possible(self.tree.of(package_root()))
 
     def _side(self, version: Version, ledger: Ledger) -> LiveSide:
         folder = self.scratch / ("base" if version.is_base else "new")

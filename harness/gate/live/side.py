@@ -47,6 +47,8 @@ class Version:
     plugins: list[str]
     python_path: list[str]
     is_base: bool
+    forks: bool = True
+    """Whether its workers are forked where the system can; they are on both sides or on none."""
 
 
 class OtherProtocolError(Exception):
@@ -102,7 +104,7 @@ class VersionWorkers(Workers):
     def _open_nursery(self) -> Nursery | None:
         root = self.version.root
         with self._opening:
-            if self._nursery is None and Nursery.is_possible(root):
+            if self._nursery is None and self.version.forks and Nursery.is_possible(root):
                 log = self.scratch / f"{self.table.name}-nursery-{next(self._nurseries)}.log"
                 self._nursery = Nursery(root, worker_environment(root, self.version.python_path), log)
             return self._nursery

@@ -109,3 +109,20 @@ def test_a_cpu_gate_takes_one_thread_unless_the_suite_says_how_many(repository: 
     assert one_thread(replace(free, threads=8)).threads == 1
     gpu = replace(free, threads=8, facts=structs.replace(free.facts, device="cuda"))
     assert one_thread(gpu).threads == 8
+
+
+def test_workers_are_forked_on_both_sides_or_on_none(
+    repository: TestRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older ref does not know how; its workers would start otherwise than those of the working tree."""
+    (tmp_path / "scratch").mkdir()
+    asked: list[Path] = []
+
+    def possible(root: Path) -> bool:
+        asked.append(root)
+        return root == repository.root
+
+    monkeypatch.setattr(against.Nursery, "is_possible", staticmethod(possible))
+    base, new = sides(repository, [str(repository.root / "engine.py")], tmp_path / "scratch", monkeypatch)
+    assert (base.version.forks, new.version.forks) == (False, False)
+    assert {base.version.root} == set(asked)
