@@ -72,9 +72,8 @@ class ForkedWorker:
 class Nursery:
     """The parent's side: workers of one code version on demand, from any thread."""
 
-    def __init__(self, root: Path, environment: Mapping[str, str], log: Path) -> None:
-        """`environment` has the root's packages first on its path. Nothing is started before a worker is asked for."""
-        self.root = root
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        """`environment` has the version's packages first on its path; nothing starts before a worker is asked for."""
         self.environment = dict(environment)
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None

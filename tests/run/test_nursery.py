@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not Nursery.is_possible(package_root()), reason=
 
 @pytest.fixture
 def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    made = Nursery(package_root(), worker_environment(package_root()), tmp_path / "nursery.log")
+    made = Nursery(worker_environment(package_root()), tmp_path / "nursery.log")
     yield made
     made.close()
 
@@ -83,7 +83,7 @@ def test_what_it_prints_is_in_its_log(tmp_path: Path, nursery: Nursery) -> None:
 
 
 def test_a_nursery_that_cannot_import_is_a_failure_with_its_log_named(tmp_path: Path) -> None:
-    broken = Nursery(package_root(), {**os.environ, "PYTHONPATH": str(tmp_path)}, tmp_path / "nursery.log")
+    broken = Nursery({**os.environ, "PYTHONPATH": str(tmp_path)}, tmp_path / "nursery.log")
     (tmp_path / "harness.py").write_text("raise RuntimeError('planted')\n")
     worker = forked(tmp_path, broken)
     with pytest.raises(CellError) as caught:
@@ -109,5 +109,5 @@ def test_without_a_parent_it_ends(nursery: Nursery, tmp_path: Path) -> None:
 
 
 def test_closing_before_anything_was_asked_is_nothing(tmp_path: Path) -> None:
-    Nursery(package_root(), {}, tmp_path / "nursery.log").close()
+    Nursery({}, tmp_path / "nursery.log").close()
     assert not (tmp_path / "nursery.log").exists()

@@ -131,7 +131,7 @@ class Lane:
         """Repetitions of a turn and pairs of the first visit, the same on both sides."""
         seconds = max(seat.run.repetition_seconds for seat in self.seats)
         needed = math.ceil(TURN_SECONDS / seconds) if seconds else 1
-        self.samples = max(1, min(needed, MOST_SAMPLES))
+        self.samples = min(needed, MOST_SAMPLES)
         self.pairs = pairs_per_visit(self.samples * seconds)
         self.spaced = self.samples * seconds < SPACED_SECONDS
 

@@ -106,7 +106,7 @@ class VersionWorkers(Workers):
         with self._opening:
             if self._nursery is None and self.version.forks and Nursery.is_possible(root):
                 log = self.scratch / f"{self.table.name}-nursery-{next(self._nurseries)}.log"
-                self._nursery = Nursery(root, worker_environment(root, self.version.python_path), log)
+                self._nursery = Nursery(worker_environment(root, self.version.python_path), log)
             return self._nursery
 
     def _setup(self, variant: Variant) -> protocol.Load:

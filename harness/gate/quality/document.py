@@ -84,7 +84,8 @@ INTRODUCTION = """# How good the gate is
 Made by `make quality` from the traces under `results/traces/`, which `make traces` records; no figure is typed.
 
 A trace holds pairs of turns of real cells of this harness, taken as the live gate takes them: two live workers next to
-each other, a coin deciding who goes first, all workers restarted every session. `base` and `same` are the same code;
+each other, a coin deciding who goes first, all workers restarted every session. Where a cell's turns are not marked as
+spaced, short turns of one worker may follow each other, as they did before. `base` and `same` are the same code;
 `+3%`, `+5%` and `+10%` do that much more work (small matrix products after every call, for that share of the
 time that the very call took); in `bimodal` half of the calls work 10% longer.
 
