@@ -62,12 +62,14 @@ def test_weights_that_are_views(dtype: str, device: str) -> None:
 
 
 def test_a_token_does_not_depend_on_the_tokens_beside_it(device: str) -> None:
+    """Bit by bit on a device; interpreted, a block is a product of NumPy's, whose last bits may hang on a row's place."""
+    rounding = 1e-5 if interpreted() else 0.0
     x, experts, weights, gate_up, down = call("", routing(Draw(5), 20, 3, 5)).arguments
     x, weights, gate_up, down = (each.float().to(device) for each in (x, weights, gate_up, down))
     whole = grouped_experts(x, experts.to(device), weights, gate_up, down)
     for m in (0, 13, 19):
         alone = grouped_experts(x[m : m + 1], experts[m : m + 1].to(device), weights[m : m + 1], gate_up, down)
-        assert torch.equal(alone[0], whole[m])
+        torch.testing.assert_close(alone[0], whole[m], rtol=rounding, atol=rounding)
 
 
 def test_the_sum_is_in_the_order_of_a_token_s_experts(device: str) -> None:
