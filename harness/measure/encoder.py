@@ -28,6 +28,14 @@ class Encoder:
             raise UsageError("this task sizes its documents in tokens: give the model's `tokenizer` or `pretrained`")
         return cls(_tokenizer(name))
 
+    @property
+    def rules(self) -> str | None:
+        """Everything that decides which tokens a text becomes; None for a tokenizer that cannot say it."""
+        from tokenizers import __version__
+
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return None if backend is None else f"{__version__} {backend.to_str()}"
+
     def count(self, text: str) -> int:
         """Tokens of a text."""
         return len(self._ids(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from harness.corpus import split
+from harness.kept import Kept, cache_folder
 from harness.measure.encoder import Encoder
 
 
@@ -29,7 +31,7 @@ class Haystack:
     def of(cls, tokenizer: str) -> Haystack:
         """The whole held-out text in the tokens of a checkpoint directory or hub name."""
         lines = [f"{line}\n" for line in split("held_out").text.split("\n")[:-1]]
-        return cls(lines, [0, *accumulate(Encoder.of(tokenizer).counts(lines))])
+        return cls(lines, [0, *accumulate(_counts(lines, Encoder.of(tokenizer)))])
 
     @property
     def tokens(self) -> int:
@@ -49,3 +51,16 @@ class Haystack:
     def before(self, end: int, tokens: int) -> range:
         """The fewest consecutive lines up to `end`, itself excluded, that have at least `tokens` tokens."""
         return range(bisect_right(self.starts, self.starts[end] - tokens) - 1, end)
+
+
+def _counts(lines: Sequence[str], encoder: Encoder) -> list[int]:
+    """Tokens of every line. Counting takes seconds and is the same in every worker of a run, so it is kept."""
+    if encoder.rules is None:
+        return encoder.counts(lines)
+    kept = Kept(cache_folder("tokens"), list[int])
+    key = hashlib.sha256("".join([*lines, encoder.rules]).encode()).hexdigest()
+    counts = kept.get(key)
+    if counts is None or len(counts) != len(lines):
+        counts = encoder.counts(lines)
+        kept.put(key, counts)
+    return counts

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -163,6 +164,36 @@ def test_blocks_part_the_text(bytewise: str) -> None:
     assert (blocks[0].start, blocks[-1].stop) == (0, len(text.lines))
     sizes = [text.starts[block.stop] - text.starts[block.start] for block in blocks]
     assert max(sizes) - min(sizes) < 500
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Haystack.of.cache_clear()
+    yield tmp_path
+    Haystack.of.cache_clear()
+
+
+def test_lines_are_counted_once_for_all_processes(
+    bytewise: str, nothing_kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Haystack.of(bytewise)
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "counts", lambda *_: pytest.fail("counted again"))
+        Haystack.of.cache_clear()
+        assert Haystack.of(bytewise) == counted
+
+
+def test_other_text_and_other_tokenizers_are_counted_anew(
+    tokenizer: str, bytewise: str, nothing_kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (tokenizer, bytewise):
+        text = Haystack.of(name)
+        assert list(text.starts[1:4]) == [sum(Encoder.of(name).counts(text.lines[:line])) for line in (1, 2, 3)]
+    other = msgspec.structs.replace(corpus.split("held_out"), text=TEXT.replace("e", "ee"))
+    monkeypatch.setattr(haystack, "split", lambda name: other)
+    Haystack.of.cache_clear()
+    assert Haystack.of(bytewise).tokens == len("".join(Haystack.of(bytewise).lines))
 
 
 def test_lines_before_are_the_fewest_that_are_enough(bytewise: str) -> None:

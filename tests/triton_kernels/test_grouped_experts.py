@@ -62,7 +62,7 @@ def test_weights_that_are_views(dtype: str, device: str) -> None:
 
 
 def test_a_token_does_not_depend_on_the_tokens_beside_it(device: str) -> None:
-    """Bit by bit on a device; interpreted, a block is a product of NumPy's, whose last bits may hang on a row's place."""
+    """Bit by bit on a device; interpreted, a block is a product of NumPy's, whose last bits hang on a row's place."""
     rounding = 1e-5 if interpreted() else 0.0
     x, experts, weights, gate_up, down = call("", routing(Draw(5), 20, 3, 5)).arguments
     x, weights, gate_up, down = (each.float().to(device) for each in (x, weights, gate_up, down))

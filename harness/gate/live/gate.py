@@ -80,18 +80,13 @@ class LiveGate:
         """Every cell once on both sides, its answer checked; cells with a ratio to judge take their first pairs."""
         rules = self.rules()
         for table in self.new.plan.tables:
-            lanes = [self._lane(table.name, cell) for cell in _order(table) if self.is_judged(table, cell, rules)]
+            lanes = [self._lane(table.name, cell) for cell in _order(table) if _is_judged(table, cell, rules)]
             lanes += [control.lane for control in self.controls if control.side.table.name == table.name]
             for crew in self._crews(table, lanes):
                 with self._working(crew):
                     for lane in crew:
                         self._evaluate(lane, _has_ratio(lane, rules))
                         self._step()
-
-    def is_judged(self, table: PlannedTable, cell: CellId, rules: Rules) -> bool:
-        """Whether a rule may judge a cell, or another cell that is held against it: the rest need not be measured."""
-        held = (one.cell for one in table.cells if one.runs and table.reference(one.cell) == cell)
-        return bool(rules.metrics(cell)) or any(rules.metrics(one) for one in held)
 
     def _evaluate(self, lane: Lane, in_turns: bool) -> None:
         if not lane.new.run.planned.is_timed:
@@ -207,7 +202,7 @@ class LiveGate:
     def _notes(self, visits: int) -> list[str]:
         spent, rules = self.new.ledger.seconds, self.rules()
         free = [one.cell for table in self.new.plan.tables for one in table.cells if one.runs
-                and not self.is_judged(table, one.cell, rules)]  # fmt: skip
+                and not _is_judged(table, one.cell, rules)]  # fmt: skip
         turns = sum(lane.seconds for lane in [*self.lanes.values(), *(control.lane for control in self.controls)])
         return [
             *([f"not measured, for want of a rule: {len(free)} cells"] if free else []),
@@ -220,6 +215,12 @@ def _order(table: PlannedTable) -> list[CellId]:
     """Cells that others are held against come before them."""
     running = [planned for planned in table.cells if planned.runs]
     return [one.cell for one in sorted(running, key=lambda one: table.reference(one.cell) is not None)]
+
+
+def _is_judged(table: PlannedTable, cell: CellId, rules: Rules) -> bool:
+    """Whether a rule may judge a cell, or another cell that is held against it: the rest need not be measured."""
+    held = (one.cell for one in table.cells if one.runs and table.reference(one.cell) == cell)
+    return bool(rules.metrics(cell)) or any(rules.metrics(one) for one in held)
 
 
 def _has_ratio(lane: Lane, rules: Rules) -> bool:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from scipy import special, stats
+from scipy import special
 
 from harness.errors import UsageError
+from harness.gate.statistics.agreement import agreement
 from harness.gate.statistics.boundary import crossed_by
 from harness.gate.statistics.levels import MAD_TO_DEVIATION
 from harness.gate.statistics.paired import binary_loss, documents_needed, mean_loss
@@ -167,12 +168,12 @@ def _decided_by(noise: Noise, design: Design, distance: float, level: float, dou
 
 
 def _agreement(noise: Noise, design: Design, number: int, distance: float, level: float) -> float:
-    """The chance that the processes of a look agree: the power of a t-test over their medians (noncentral t)."""
+    """The chance that the processes of a look agree."""
     sizes = VISIT_SIZES[: FEWEST_VISITS + number]
     pairs = [size * design.looks[number] / sum(sizes) for size in sizes]
     variance = sum(count**2 * (noise.process**2 + MEDIAN * noise.pair**2 / count) for count in pairs)
     error, degrees = math.sqrt(variance) / sum(pairs), len(pairs) - 1
-    return float(stats.nct.sf(t_quantile(1 - level, degrees), degrees, distance / error)) if error else 1.0
+    return agreement(distance / error, level, degrees) if error else 1.0
 
 
 def _chance(distance: float, deviation: float) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.gate.statistics.agreement import centre_for
 from harness.gate.statistics.boundary import heads_needed
 from harness.gate.statistics.levels import MAD_TO_DEVIATION, POWER
 from harness.gate.statistics.sequential import Design, Floats, Spread, first_pairs
@@ -49,8 +50,7 @@ def _by_median(processes: Sequence[Floats], design: Design) -> float:
 
 def _by_processes(processes: Sequence[Floats], design: Design) -> float:
     """The centre from which the processes' medians agree on being beyond what is tolerated."""
-    degrees = len(processes) - 1
-    reach = t_quantile(1 - design.disagreement, degrees) + t_quantile(POWER, degrees)
+    reach = centre_for(POWER, design.disagreement, len(processes) - 1)
     return math.log1p(design.margins.tolerate) + reach * Spread.of(processes).error
 
 

@@ -46,7 +46,7 @@ def decided(ratios: Sequence[np.ndarray]) -> Verdict | None:
 
 @pytest.mark.parametrize(
     ("noise", "between", "least"),
-    [(0.03, 0.0, 0.7), (0.08, 0.0, 0.7), (0.01, 0.02, 0.55)],
+    [(0.03, 0.0, 0.7), (0.08, 0.0, 0.7), (0.01, 0.02, 0.6)],
     ids=["signs", "noisy", "processes"],
 )
 def test_what_could_have_been_shown_is_shown_four_times_in_five(noise: float, between: float, least: float) -> None:
@@ -61,10 +61,10 @@ def test_without_noise_it_is_the_middle_of_the_margins() -> None:
 
 
 def test_few_processes_that_differ_ask_for_most() -> None:
-    """Student's t at 99.8% and at 80%, two degrees: 15.764 + 1.061 standard errors beyond what is tolerated."""
+    """Two degrees: from 20.054 standard errors beyond what is tolerated a test at 0.2% is passed four times in five."""
     error = 0.03 / math.sqrt(3)
     smallest = shown_by([[-0.03] * 5, [0.0] * 5, [0.03] * 5], DESIGN)
-    assert smallest == pytest.approx(math.expm1(math.log(1.01) + 16.825 * error), rel=1e-3)
+    assert smallest == pytest.approx(math.expm1(math.log(1.01) + 20.054 * error), rel=1e-3)
 
 
 def test_more_pairs_show_less() -> None:
