@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from harness.errors import EXIT_USAGE, UsageError
 from harness.gate.quality import trials
@@ -18,6 +20,7 @@ from harness.gate.quality.trace import read_trace
 from harness.gate.quality.trials import Trial
 from harness.gate.statistics.sequential import FEWEST_VISITS, VISIT_SECONDS, VISIT_SIZES
 from harness.records.store import RunEnd, RunFolder
+from harness.run import machine
 
 
 def document(
@@ -25,8 +28,12 @@ def document(
     accuracy: AccuracyTrials,
     live: Sequence[Trial] = (),
     ends: Mapping[str, RunEnd] | None = None,
+    each: Callable[..., Iterable[Any]] = map,
 ) -> str:
-    """The whole text; `live` are stored trials of the whole gate, `ends` say where stored runs' time went."""
+    """The whole text; `live` are stored trials of the whole gate, `ends` say where stored runs' time went.
+
+    `each` maps a function over the traces, as `map` does, or several at once.
+    """
     fewest = min(sum(len(quality.ours(name, all[0]).windows) for quality in traces) for name, all in DESIGN_OF.items())
     pooled = shares_reached("all", traces) if len(traces) > 1 else []
     parts = [
@@ -45,25 +52,27 @@ def document(
             [*pooled, *(row for quality in traces for row in quality.goals())],
         ),
     ]
-    for quality in traces:
-        parts += _sections(quality)
+    for sections in each(_sections, traces):
+        parts += sections
     parts += ["## The whole gate", LIVE, *([trials.sample(live), trials.text(live)] if live else [NOT_TRIED])]
     if ends:
         parts += ["## Where a run's time goes", TIME, table(TIME_HEADERS, map(_time, ends, ends.values()))]
     return "\n\n".join([*parts, "## Accuracy on the same documents", accuracy.text()]) + "\n"
 
 
-def _sections(quality: Quality) -> Iterable[str]:
+def _sections(quality: Quality) -> list[str]:
     name = quality.trace.header.name
-    yield f"## The trace `{name}`"
-    yield quality.recording()
-    yield f"### Ours on `{name}`"
-    yield quality.verdicts()
-    yield quality.bound()
-    yield f"### The rules of others on `{name}`"
-    yield OTHERS.format(turns=OTHERS_TURNS, seconds=2 * OTHERS_TURNS * quality.turn_seconds)
-    yield quality.side_by_side()
-    yield f"![alarms and open questions against time](gate_quality_{name}.svg)"
+    return [
+        f"## The trace `{name}`",
+        quality.recording(),
+        f"### Ours on `{name}`",
+        quality.verdicts(),
+        quality.bound(),
+        f"### The rules of others on `{name}`",
+        OTHERS.format(turns=OTHERS_TURNS, seconds=2 * OTHERS_TURNS * quality.turn_seconds),
+        quality.side_by_side(),
+        f"![alarms and open questions against time](gate_quality_{name}.svg)",
+    ]
 
 
 def _time(name: str, end: RunEnd) -> tuple[str, ...]:
@@ -128,9 +137,10 @@ def write(
         if not all(quality.ours(name, designs[0]).windows for name, designs in DESIGN_OF.items()):
             raise UsageError("is too short: not one gate run fits into it", str(path))
     tried = trials.read_trials(live) if live else []
-    out.write_text(document(found, AccuracyTrials.simulate(), tried, read_ends(runs)))
-    for quality in found:
-        out.with_name(f"{out.stem}_{quality.trace.header.name}.svg").write_text(quality.plot())
+    with ProcessPoolExecutor(machine.cpu_count()) as pool:
+        out.write_text(document(found, AccuracyTrials.simulate(), tried, read_ends(runs), pool.map))
+        for quality, plot in zip(found, pool.map(Quality.plot, found), strict=True):
+            out.with_name(f"{out.stem}_{quality.trace.header.name}.svg").write_text(plot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
