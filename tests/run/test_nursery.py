@@ -95,6 +95,18 @@ def test_a_nursery_that_cannot_import_is_a_failure_with_its_log_named(tmp_path: 
     assert "planted" in (tmp_path / "nursery.log").read_text()
 
 
+def test_it_imports_from_the_moment_when_it_is_opened(tmp_path: Path, nursery: Nursery) -> None:
+    nursery.open()
+    opened = nursery.process
+    assert opened is not None
+    assert opened.poll() is None
+    nursery.open()
+    worker = forked(tmp_path, nursery)
+    worker.start(60.0, quiet)
+    assert nursery.process is opened
+    worker.close()
+
+
 def test_without_a_parent_it_ends(nursery: Nursery, tmp_path: Path) -> None:
     worker = forked(tmp_path, nursery)
     worker.start(60.0, quiet)

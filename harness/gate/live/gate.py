@@ -8,9 +8,10 @@ is decided or its time is spent. Control cells whose answer is known go through 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from msgspec.structs import replace
 
@@ -162,12 +163,19 @@ class LiveGate:
             if self.stage:
                 self.stage.say("starting workers")
             with self.new.ledger.spending("loading"):
-                starts = [start for workers, variants in crews.items() for start in workers.starts(variants)]
-                at_once(starts, machine.cpu_count(), self.close)
+                self._start(crews)
             yield
         finally:
             for workers in crews:
                 workers.close()
+
+    def _start(self, crews: Mapping[VersionWorkers, Sequence[Variant]]) -> None:
+        """Both sides together, because who starts later gets other memory; see `harness.run.nursery`."""
+        for workers in crews:
+            workers.open()
+        starts = zip_longest(*(workers.starts(variants) for workers, variants in crews.items()))
+        beside = [start for sides in starts for start in sides if start]
+        at_once(beside, max(machine.cpu_count(), len(crews)), self.close)
 
     def _lane(self, table: str, cell: CellId) -> Lane:
         base, new = (side.tables[table].seat(cell.id) for side in (self.base, self.new))

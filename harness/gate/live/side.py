@@ -69,6 +69,13 @@ class VersionWorkers(Workers):
         self._nurseries = itertools.count(1)
         self._opening = threading.Lock()
 
+    def open(self) -> None:
+        """Start what its workers are forked from; a failure is left to the first of them."""
+        nursery = self._open_nursery()
+        if nursery:
+            with suppress(OSError):
+                nursery.open()
+
     def starts(self, variants: Iterable[Variant]) -> list[Callable[[], None]]:
         """What starts each of them; failures are left to the cell that asks next."""
 

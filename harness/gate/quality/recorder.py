@@ -83,6 +83,8 @@ class Bench:
         """A fresh worker for each, forked as a gate does it: `base` and the others are two sides. Raises CellError."""
         environment = worker_environment(package_root())
         nurseries = [Nursery(environment, self.folder / f"nursery-{number}.log") for number in (0, 1)]
+        for nursery in nurseries:
+            nursery.open()
         clients = {name: self._client(name, defect, nurseries[name != BASE]) for name, defect in planted.items()}
         try:
             with ThreadPoolExecutor(machine.cpu_count()) as pool:

@@ -89,6 +89,9 @@ class PlantedVersionWorkers:
         self.running: dict[Variant, PlantedClient] = {}
         self.visits: dict[Variant, int] = {}
 
+    def open(self) -> None:
+        self.machine.log.append(f"nursery {self.version.name}")
+
     def starts(self, variants: Any) -> list[Callable[[], None]]:
         def one(variant: Variant) -> None:
             with suppress(CellError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,16 @@ def test_only_undecided_cells_go_on_with_fresh_workers_each_time(
     starts = Counter(line for line in machine.log if line.startswith("start"))
     assert starts[f"start {BASE} slow"] == starts[f"start {NEW} slow"] > 5
     assert starts[f"start {BASE} sound"] == 3
+
+
+def test_no_worker_starts_before_all_sides_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts later has other memory, and is faster for it."""
+    _, machine = judged(tmp_path, monkeypatch, lambda turn: 10.0)
+    acts = [line for line in machine.log if line.startswith(("nursery ", "start "))]
+    visits = [list(group) for opened, group in groupby(acts, lambda act: act.startswith("nursery ")) if opened]
+    assert [sorted(visit) for visit in visits] == [[f"nursery {BASE}", *[f"nursery {NEW}"] * 3]] * 3, (
+        "both sides and two controls, every visit"
+    )
 
 
 def test_an_undecided_cell_ends_with_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
