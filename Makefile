@@ -42,14 +42,14 @@ gpu:  ## tests and suites for a GPU, in nine minutes: make gpu RESULTS=DIR [PYTH
 tables: $(INSTALLED)  ## put the tables of results/cpu into the documents
 	$(VENV)/bin/python docs/tables.py
 
-traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md: 100 minutes, resumable
+BESIDE := --beside "gates of a suite on the other processor"
+
+traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md, beside trials of the gate: 100 minutes, resumable
 	$(RECORD) results/traces/quiet.jsonl.gz --minutes 20
-	taskset -c 0 $(RECORD) results/traces/shared.jsonl.gz --minutes 40 --beside "a recording on the other processor" & \
-	taskset -c 1 $(RECORD) results/traces/busy.jsonl.gz --minutes 40 --beside "a recording on the other processor" --neighbours 1; \
-	wait
-	taskset -c 0 $(RECORD) results/traces/gated.jsonl.gz --minutes 40 --beside "gates of a suite on the other processor" & \
-	taskset -c 1 $(VENV)/bin/python -m harness.gate.quality.trials --only aa --count 8; \
-	wait
+	taskset -c 0 $(RECORD) results/traces/shared.jsonl.gz --minutes 40 $(BESIDE) & \
+	taskset -c 1 $(VENV)/bin/python -m harness.gate.quality.trials --only aa --count 10; wait
+	taskset -c 0 $(RECORD) results/traces/busy.jsonl.gz --minutes 40 $(BESIDE) --neighbours 1 & \
+	taskset -c 1 $(VENV)/bin/python -m harness.gate.quality.trials --only aa --count 20; wait
 
 trials: $(INSTALLED)  ## try the whole gate 26 times in fresh clones: hours, resumable; ARGS='--only aa --count 5' for a part
 	$(VENV)/bin/python -m harness.gate.quality.trials $(ARGS)

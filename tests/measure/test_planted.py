@@ -92,8 +92,10 @@ def test_nothing_planted_is_nothing_done() -> None:
 class Worked:
     """A clock that moves by a microsecond whenever it is read, and by what a call is said to take."""
 
-    def __init__(self) -> None:
+    def __init__(self, asking: float = 0.0) -> None:
         self.time = 0.0
+        self.asking = asking
+        """Seconds that it takes to time a call."""
 
     def __call__(self) -> float:
         self.time += 1e-6
@@ -101,22 +103,26 @@ class Worked:
 
     @property
     def clock(self) -> SimpleNamespace:
-        """The same as a clock for calls, which neither reads nor moves it."""
+        """The same as a clock for calls."""
         return SimpleNamespace(time=self._timed)
 
     def _timed(self, call: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+        self.time += self.asking / 2
         before = self.time
         result = call()
-        return 1e3 * (self.time - before), result
+        milliseconds = 1e3 * (self.time - before)
+        self.time += self.asking / 2
+        return milliseconds, result
 
     def call(self, seconds: float) -> torch.Tensor:
         self.time += seconds
         return torch.zeros(1)
 
 
+@pytest.mark.parametrize("asking", [0.0, 40e-6])
 @pytest.mark.parametrize("seconds", [0.001, 0.010])
-def test_every_call_works_longer_by_a_share_of_its_own_time(seconds: float) -> None:
-    runner, clock = PlantedRunner(FakeRunner(), Planted(slower=0.05), seed=3), Worked()
+def test_every_call_works_longer_by_a_share_of_its_own_time(seconds: float, asking: float) -> None:
+    runner, clock = PlantedRunner(FakeRunner(), Planted(slower=0.05), seed=3), Worked(asking)
     runner.now, runner.clock = clock, clock.clock  # type: ignore[assignment]
     for _ in range(10):
         before = clock.time
