@@ -44,8 +44,8 @@ tables: $(INSTALLED)  ## put the tables of results/cpu into the documents
 
 BESIDE := --beside "gates of a suite on the other processor"
 
-traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md, beside trials of the gate: 100 minutes, resumable
-	$(RECORD) results/traces/quiet.jsonl.gz --minutes 20
+traces: $(INSTALLED)  ## record the timings behind docs/gate_quality.md, and try the gate beside: 120 minutes, resumable
+	$(RECORD) results/traces/quiet.jsonl.gz --minutes 40
 	taskset -c 0 $(RECORD) results/traces/shared.jsonl.gz --minutes 40 $(BESIDE) & \
 	taskset -c 1 $(VENV)/bin/python -m harness.gate.quality.trials --only aa --count 10; wait
 	taskset -c 0 $(RECORD) results/traces/busy.jsonl.gz --minutes 40 $(BESIDE) --neighbours 1 & \

@@ -55,10 +55,11 @@ class Haystack:
 
 def _counts(lines: Sequence[str], encoder: Encoder) -> list[int]:
     """Tokens of every line. Counting takes seconds and is the same in every worker of a run, so it is kept."""
-    if encoder.rules is None:
+    rules = encoder.rules
+    if rules is None:
         return encoder.counts(lines)
     kept = Kept(cache_folder("tokens"), list[int])
-    key = hashlib.sha256("".join([*lines, encoder.rules]).encode()).hexdigest()
+    key = hashlib.sha256("".join([*lines, rules]).encode()).hexdigest()
     counts = kept.get(key)
     if counts is None or len(counts) != len(lines):
         counts = encoder.counts(lines)

@@ -2,9 +2,8 @@
 
 Most of a worker's start is importing torch, and a fork has done that already. A gate restarts all workers visit after
 visit, because processes of the same code differ, so each side of a visit gets a fresh nursery: its workers share a
-layout of memory, those of the next visit have another. Both sides' have to be opened together: where one started after
-the other, its workers were 1.4% faster (12 pairs of nurseries, beside a busy neighbour), for the one before it had
-been given the scattered memory that former processes had left.
+layout of memory, those of the next visit have another. Both sides' have to be opened together: where one is
+opened after the other has imported, its workers are faster by a percent or more (docs/log.md, 2026-11-28).
 
 A forked worker is handed to the parent (prctl(2), PR_SET_CHILD_SUBREAPER), which can wait for it as for its own child.
 """

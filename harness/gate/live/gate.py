@@ -170,7 +170,7 @@ class LiveGate:
                 workers.close()
 
     def _start(self, crews: Mapping[VersionWorkers, Sequence[Variant]]) -> None:
-        """Both sides together, because who starts later gets other memory; see `harness.run.nursery`."""
+        """Both sides together, because who starts later is faster; see `harness.run.nursery`."""
         for workers in crews:
             workers.open()
         starts = zip_longest(*(workers.starts(variants) for workers, variants in crews.items()))

@@ -7,7 +7,7 @@ from scipy import optimize, stats
 from harness.records.statistics import t_quantile
 
 FARTHEST = 1e4
-"""Standard errors beyond which no centre is looked for: the t-test of two processes at 0.1% asks for 700."""
+"""Standard errors beyond which no centre is looked for; two processes at a level of 0.1% still ask for less."""
 
 
 def agreement(centre: float, level: float, degrees: int) -> float:

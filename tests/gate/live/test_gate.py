@@ -108,7 +108,7 @@ def test_only_undecided_cells_go_on_with_fresh_workers_each_time(
 
 
 def test_no_worker_starts_before_all_sides_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who starts later has other memory, and is faster for it."""
+    """Who starts later is faster."""
     _, machine = judged(tmp_path, monkeypatch, lambda turn: 10.0)
     acts = [line for line in machine.log if line.startswith(("nursery ", "start "))]
     visits = [list(group) for opened, group in groupby(acts, lambda act: act.startswith("nursery ")) if opened]
