@@ -126,7 +126,9 @@ def git_state(root: Path) -> dict[str, Any]:
     commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
     if commit is None:
         return {}
-    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
+    # Without locks: a run that is killed here would leave the repository's index locked.
+    status = ["git", "--no-optional-locks", "-C", str(root), "status", "--porcelain", "--untracked-files=no"]
+    changes = _output(status)
     return {"commit": commit, "dirty": bool(changes)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -58,16 +59,17 @@ def test_a_growing_count_is_evidence(cgroup: Path) -> None:
     assert machine.oom_evidence(before) == f"oom_kill in {cgroup / 'memory.events'} grew"
 
 
-def test_git_state_tells_commit_and_changes(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+def committed(folder: Path) -> None:
+    """A repository with one commit of one file."""
+    (folder / "file").write_text("1")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for arguments in (["init"], ["add", "file"], [*identity, "commit", "-m", "first"]):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
 
+
+def test_git_state_tells_commit_and_changes(tmp_path: Path) -> None:
     assert machine.git_state(tmp_path) == {}
-    git("init")
-    (tmp_path / "file").write_text("1")
-    git("add", "file")
-    git("commit", "-m", "first")
+    committed(tmp_path)
     clean = machine.git_state(tmp_path)
     assert len(clean["commit"]) == 40
     assert clean["dirty"] is False
@@ -75,6 +77,16 @@ def test_git_state_tells_commit_and_changes(tmp_path: Path) -> None:
     assert machine.git_state(tmp_path)["dirty"] is False
     (tmp_path / "file").write_text("2")
     assert machine.git_state(tmp_path)["dirty"] is True
+
+
+def test_asking_for_the_git_state_locks_no_index(tmp_path: Path) -> None:
+    """Git would write down what it found, and a run killed at that moment would leave the lock behind."""
+    committed(tmp_path)
+    index = tmp_path / ".git" / "index"
+    os.utime(tmp_path / "file", (1, 1))
+    before = index.read_bytes()
+    assert machine.git_state(tmp_path)["dirty"] is False
+    assert index.read_bytes() == before
 
 
 @pytest.mark.parametrize(
