@@ -102,7 +102,7 @@ class AccuracyMeasurement(Measurement):
             "tokens": {"min": min(counts), "median": statistics.median(counts), "max": max(counts)},
         }
         if self.task.own:
-            facts["text_sha256"] = corpus.text_hashes()["held_out"]
+            facts["text_sha256"] = corpus.split("held_out").sha256
             facts["clusters"] = len({document.get("cluster", document["doc_id"]) for document in documents})
         lengths = trained_lengths(self.bench.checkpoint)
         if lengths:

@@ -121,14 +121,14 @@ class Measurement(ABC):
     def block(self, inputs: int | None = None) -> dict[str, list[float]]:
         """One timed repetition: metric -> samples, which stay in the measurement as well, until `finish`.
 
-        Equal numbers as `inputs` draw equal inputs in every worker; None draws new ones. Metrics that may not be given
-        are left out.
+        Equal numbers as `inputs` draw equal inputs in every worker; None draws new ones, and negative numbers are for
+        the closing turn, whose answers may be judged. Metrics that may not be given are left out.
         """
         raise NotImplementedError(f"{type(self).__name__} is not timed")
 
     @abstractmethod
     def finish(self) -> Outcome:
-        """Check the answer on inputs that no timed call has seen, and return what was measured.
+        """Check the answer on inputs that no other call has seen, and return what was measured.
 
         An answer that is wrong ends as `incorrect` with its metrics withheld. Exceptions of the runner pass through.
         """

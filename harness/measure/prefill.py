@@ -10,15 +10,15 @@ from harness.contract.runner import State
 from harness.measure import answers
 from harness.measure.answers import Verdict
 from harness.measure.measurement import Bench
-from harness.measure.timed import TimedMeasurement, chunks
+from harness.measure.timed import TimedMeasurement, chunks, purpose_of
 from harness.suite.cell import CellId
 
 
 class PrefillMeasurement(TimedMeasurement):
     """TTFT and prompt rate. Every repetition starts from an empty state and a prompt of its own.
 
-    The answers of the first timed repetitions are kept: they are judged themselves, and one to a fresh prompt after
-    them, because a long prompt costs too much to be repeated for nothing but the check.
+    The answers of the first timed repetitions and of the closing turn are kept and judged themselves, because a long
+    prompt costs too much to be repeated for nothing but the check. Where no turn closed, fresh prompts follow.
     """
 
     timing = ("ttft", "prompt_rate")
@@ -31,8 +31,9 @@ class PrefillMeasurement(TimedMeasurement):
 
     def block(self, inputs: int | None = None) -> dict[str, list[float]]:
         samples = super().block(inputs)
-        if len(self.kept) < self.fresh_batches() - 1:
-            self.kept[self.repetition if inputs is None else inputs] = self.last_BV.clone()
+        number = self.repetition if inputs is None else inputs
+        if number < 0 or len(self.kept) < self.fresh_batches() - 1:
+            self.kept[number] = self.last_BV.clone()
         return samples
 
     def repeat(self, purpose: str) -> dict[str, list[float]]:
@@ -48,13 +49,14 @@ class PrefillMeasurement(TimedMeasurement):
         return self.judge({"logits": torch.cat(rows), "prompts": torch.tensor(prompts)})
 
     def _own_prompts(self) -> list[int]:
-        """Those of the kept answers, then at least one fresh one: -1, -2 and so on."""
-        fresh = range(self.fresh_batches() - len(self.kept))
-        return [*self.kept, *(-1 - index for index in fresh)]
+        """Those of the kept answers, then as many fresh ones as are lacking; without a closing turn at least one."""
+        lacking = range(self.fresh_batches() - len(self.kept))
+        lowest = min([0, *self.kept])
+        return [*self.kept, *(lowest - 1 - index for index in lacking)]
 
     def _answer(self, number: int) -> torch.Tensor:
-        """Logits [B, vocab] to the prompts of a timed repetition, or to fresh ones."""
-        return self._prefill(f"timed {number}" if number >= 0 else f"check {-1 - number}")[1]
+        """Logits [B, vocab] to the prompts of this number."""
+        return self._prefill(purpose_of(number))[1]
 
     def sized_state(self) -> State:
         return self.state

@@ -49,7 +49,7 @@ class Prompts:
         """What a record says about the prompts; results over unlike text are not compared."""
         if self.context != "text":
             return {"context": self.context}
-        return {"context": "text", "text_sha256": corpus.text_hashes()["held_out"]}
+        return {"context": "text", "text_sha256": corpus.split("held_out").sha256}
 
     def _row(self, seed: int, length: int) -> torch.Tensor:
         if self.context == "text":

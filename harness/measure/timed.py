@@ -74,7 +74,7 @@ class TimedMeasurement(Measurement):
     def block(self, inputs: int | None = None) -> dict[str, list[float]]:
         self.repetition += 1
         self.memory.reset()
-        samples = self.repeat(f"timed {self.repetition if inputs is None else inputs}")
+        samples = self.repeat(purpose_of(self.repetition if inputs is None else inputs))
         samples |= self._memory_samples(self.memory.peak())
         for name, values in samples.items():
             self.samples[name] += values
@@ -146,6 +146,11 @@ class TimedMeasurement(Measurement):
         if self.bench.runner.weight_bytes is not None:
             sizes["weight_bytes"] = self.bench.runner.weight_bytes
         return {name: metric(name, [size]) for name, size in sizes.items()}
+
+
+def purpose_of(number: int) -> str:
+    """What the inputs of this number are for: a timed repetition, or, when negative, the closing turn and the check."""
+    return f"timed {number}" if number >= 0 else f"check {-1 - number}"
 
 
 def chunks(tokens_BT: torch.Tensor, size: int | None) -> Sequence[torch.Tensor]:

@@ -113,12 +113,15 @@ class CellRun:
         self.workers.drop_dead(self.id.variant)
         self._guarded(act)
 
-    def take_turn(self, number: int, position: int, samples: int | None = None) -> None:
-        """One turn of timed repetitions (the suite's number, or `samples`), in round `number` of this process."""
+    def take_turn(self, number: int, position: int, samples: int | None = None, closing: bool = False) -> None:
+        """One turn of timed repetitions (the suite's number, or `samples`), in round `number` of this process.
+
+        The inputs of a `closing` turn are those that an answer may be judged by.
+        """
         samples = samples or self.sampling.samples
         fraction = max(number / self.quota.least, self._spent / self.quota.seconds if self.quota.seconds else 1.0)
         start = OPENED + (TURNED - OPENED) * min(fraction, 1.0)
-        inputs = (self.process * ROUNDS_APART + number) * samples
+        inputs = -samples if closing else (self.process * ROUNDS_APART + number) * samples
 
         def act(worker: WorkerClient) -> None:
             request = protocol.Block(samples, inputs)
@@ -148,7 +151,7 @@ class CellRun:
         self._guarded(act)
 
     def wants_turn(self, baseline: CellRun | None) -> bool:
-        """Whether its interval is still too wide and its time not spent; see `Quota.enough`."""
+        """Whether its interval is still too wide and its time not spent, the closing turn aside; see `Quota.enough`."""
         beside = baseline.own_turns if baseline and baseline is not self and baseline.alive else []
         return self.alive and not self.quota.enough(self.own_turns, self._spent, beside)
 

@@ -23,7 +23,7 @@ START_SECONDS = 5.0
 CELL_SECONDS = 0.5
 """What every cell costs besides computing: prompts, state, messages, storing."""
 CHECKS = 2
-"""Repetitions that checking an answer costs, roughly."""
+"""Repetitions that checking an answer costs, roughly; of a prompt, timed calls are checked themselves."""
 CALL_SECONDS_PER_LAYER = 2e-3
 """What every call costs besides computing: Python and small operators."""
 BYTES_PER_SECOND_LOADED = 200e6
@@ -128,7 +128,8 @@ def seconds_of(workload: Workload, variant: Variant, config: ModelConfig, sampli
         return sampling.processes * CELL_SECONDS * (1 + CHECKS) + _timed_seconds(once, sampling)
     filled = isinstance(workload, Decode) and workload.context != "synthetic"
     opening = CELL_SECONDS + (_prompt_seconds(setup, variant, config, rates) if filled else 0.0)
-    return sampling.processes * (opening + once * (sampling.warmup + CHECKS)) + _timed_seconds(once, sampling)
+    checks = 0 if isinstance(workload, Prefill) else CHECKS
+    return sampling.processes * (opening + once * (sampling.warmup + checks)) + _timed_seconds(once, sampling)
 
 
 def _timed_seconds(once: float, sampling: Sampling) -> float:

@@ -106,7 +106,7 @@ class Identities:
             "machine": fingerprint(self.plan.facts),
             "packages": self._packages,
             "settings": self._settings(table, planned),
-            "text": corpus.text_hashes()["held_out"][:16] if _reads_text(planned) else "",
+            "text": corpus.split("held_out").sha256[:16] if _reads_text(planned) else "",
         }
 
     def _code_of(self, variant: Variant) -> str:

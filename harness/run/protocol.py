@@ -84,7 +84,9 @@ class Block(Message, frozen=True):
 
     samples: int
     inputs: int | None = None
-    """Number of the first repetition: equal numbers draw equal inputs in every worker. None draws new ones."""
+    """Number of the first repetition: equal numbers draw equal inputs in every worker. None draws new ones.
+
+    The closing turn of a cell in a process has negative ones, up to -1."""
 
 
 class Finish(Message, frozen=True):

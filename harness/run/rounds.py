@@ -55,10 +55,13 @@ class Quota:
         return cls(int(least), most, seconds, reach, int(least) * sampling.samples // 2)
 
     def enough(self, turns: Sequence[Turn], spent: float, baseline: Sequence[Turn]) -> bool:
-        """Whether a process that took these turns and seconds is done; `baseline` took its turns beside it, if any."""
-        if len(turns) < self.least:
+        """Whether a process that took these turns and seconds needs but its closing one.
+
+        `baseline` took its turns beside it, if any.
+        """
+        if len(turns) + 1 < self.least:
             return False
-        if len(turns) >= self.most or spent >= self.seconds:
+        if len(turns) + 1 >= self.most or spent >= self.seconds:
             return True
         good, beside = undisturbed(turns), undisturbed(baseline)
         return len(good) >= max(self.least, FEWEST) and precise(good, beside, self.reach)

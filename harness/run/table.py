@@ -123,18 +123,26 @@ class TableRun:
                 self._store(run, measured=run in taking_turns)
 
     def _take_turns(self, runs: list[CellRun], process: int) -> None:
-        """Rounds until every cell has had enough; the baseline as long as others need it for their ratios."""
+        """Rounds until every cell has had enough; the baseline as long as others need it for their ratios.
+
+        A last round is for all of them: on its inputs, which nobody has seen before, their answers can be compared.
+        """
         if not runs:
             return
         order = random.Random(f"{self.run.plan.seed} {process} {msgspec.json.encode(runs[0].id.workload)!r}")
         baseline = next((run for run in runs if run.id.variant == self.table.table.baseline), None)
         number = 0
         while turn := _wanting(runs, baseline):
-            order.shuffle(turn)
-            for position, run in enumerate(turn):
-                run.take_turn(number, position)
-                self._store_if_failed(run)
+            self._round(order.sample(turn, len(turn)), number)
             number += 1
+        self._round(order.sample(runs, len(runs)), number, closing=True)
+
+    def _round(self, runs: Sequence[CellRun], number: int, closing: bool = False) -> None:
+        """A turn of each that has not failed, in this order."""
+        for position, run in enumerate(runs):
+            if run.alive:
+                run.take_turn(number, position, closing=closing)
+                self._store_if_failed(run)
 
     def _reference(self, cell: CellId) -> CellId | None:
         """The cell that this one is held against, among those that run and have not failed yet."""

@@ -203,6 +203,31 @@ def test_prompts_that_were_timed_are_judged_and_one_that_was_not(tmp_path: Path,
     assert outcome.status == (Status.PASSED if wrong == 4 else Status.INCORRECT)
 
 
+@pytest.mark.parametrize("wrong", [2, 3, 4, 5])
+def test_where_a_turn_closes_no_call_is_made_for_the_check_alone(tmp_path: Path, wrong: int) -> None:
+    """Calls: warm-up, three timed ones, the closing one; the reference has taken fewer turns before it closed."""
+    calls = 0
+
+    def spoil(logits: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return -logits if calls == wrong else logits
+
+    def answered(variant: Any, runner: FakeRunner, turns: int, **kwargs: Any) -> Any:
+        measurement = opened(Prefill(length=16, batch=1, context="random"), tmp_path, variant, runner=runner, **kwargs)
+        measurement.warm_up()
+        for number in [*range(turns), -1]:
+            assert measurement.block(number)["ttft"]
+        return measurement.finish()
+
+    base, candidate = FakeRunner(), FakeRunner(spoil)
+    answered(DENSE, base, 2)
+    outcome = answered(MQA, candidate, 3, reference=cell("prefill"))
+    assert (len(base.prompts), calls) == (4, 5)
+    assert torch.equal(base.prompts[-1], candidate.prompts[-1])
+    assert outcome.status == (Status.PASSED if wrong == 4 else Status.INCORRECT)
+
+
 def test_a_reference_that_only_answers_is_met_on_its_own_prompts(tmp_path: Path) -> None:
     workload = Prefill(length=16, batch=1, context="random")
     asked, runner = FakeRunner(), FakeRunner()

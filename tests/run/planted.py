@@ -78,6 +78,8 @@ class PlantedWorkers:
     starts: dict[str, int] = field(default_factory=dict)
     running: dict[str, PlantedClient] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    inputs: list[tuple[str, int | None]] = field(default_factory=list)
+    """Kernels and the number of the first inputs of every block."""
 
     def get(self, variant: Variant, *_: Any) -> PlantedClient:
         name = variant.kernels
@@ -132,6 +134,7 @@ class PlantedClient:
         planted = self.workers.plant(Turn(self.kernels, self.length, self.start, self.blocks))
         milliseconds, conditions = planted if isinstance(planted, tuple) else (planted, Conditions())
         self.blocks += 1
+        self.workers.inputs.append((self.kernels, request.inputs))
         self.samples += [milliseconds] * request.samples
         self.workers.clock.now += milliseconds * request.samples / 1e3
         return protocol.Done(

@@ -31,8 +31,8 @@ def noisy(deviation: float, seed: int = 1) -> random.Random:
 
 def test_a_quiet_cell_takes_the_fewest_rounds_that_can_show_it(tmp_path: Path) -> None:
     records = PlantedRun.of(tmp_path, ["sound", "slow"], [8], rounds=6).measure(lambda _: 5.0)
-    assert rounds(of(records, "sound")) == [(process, number) for process in range(3) for number in range(FEWEST)]
-    assert of(records, "sound").metrics["ttft"].samples == [5.0] * 3 * FEWEST * 3
+    assert rounds(of(records, "sound")) == [(process, number) for process in range(3) for number in range(FEWEST + 1)]
+    assert of(records, "sound").metrics["ttft"].samples == [5.0] * 3 * (FEWEST + 1) * 3
 
 
 def test_a_noisy_cell_goes_on_until_it_is_precise(tmp_path: Path) -> None:
@@ -66,7 +66,8 @@ def test_the_budget_ends_what_will_not_become_precise(tmp_path: Path) -> None:
     run = PlantedRun.of(tmp_path, ["sound"], [8], budget=6.0, samples=2)
     record = of(run.measure(lambda _: 100 * (1 + 0.5 * draw.random())), "sound")
     spent = sum(block.seconds for block in record.blocks)
-    assert 6.0 <= spent + 3 * 0.25 < 6.0 + 3 * 0.3  # warm-up counts; each process ends with the turn that spends it all
+    # Warm-up counts; after the turn that spends it all, each process has its closing one.
+    assert 6.0 + 3 * 0.2 <= spent + 3 * 0.25 < 6.0 + 3 * (0.3 + 0.3)
 
 
 def test_no_budget_still_takes_the_rounds_that_were_asked_for(tmp_path: Path) -> None:
@@ -89,7 +90,19 @@ def test_the_baseline_stays_for_those_that_are_still_imprecise(tmp_path: Path) -
     run = PlantedRun.of(tmp_path, ["sound", "slow", "chatter"], [8], rounds=3, restarts=0, max_rounds=40)
     records = run.measure(lambda turn: 10.0 if turn.kernels == "chatter" else one_sided(turn))
     counts = {kernels: len(of(records, kernels).blocks) for kernels in ("sound", "slow", "chatter")}
-    assert counts["sound"] == counts["slow"] > counts["chatter"] == FEWEST
+    assert counts["sound"] == counts["slow"] > counts["chatter"] == FEWEST + 1
+
+
+def test_the_last_round_is_for_all_and_on_inputs_of_its_own(tmp_path: Path) -> None:
+    draw = noisy(0.2)
+    run = PlantedRun.of(tmp_path, ["sound", "slow", "chatter"], [8], rounds=3, restarts=0, max_rounds=40, samples=2)
+    records = run.measure(lambda turn: 10.0 if turn.kernels == "chatter" else 10 * (1 + 0.2 * draw.random()))
+    assert run.workers is not None
+    taken, closing = run.workers.inputs[:-3], run.workers.inputs[-3:]
+    assert sorted(closing) == [("chatter", -2), ("slow", -2), ("sound", -2)]
+    assert all(first >= 0 for _, first in taken)
+    last = {of(records, kernels).blocks[-1].round for kernels in ("sound", "slow", "chatter")}
+    assert last == {max(block.round for record in records for block in record.blocks)}
 
 
 def test_workers_are_restarted_for_all_cells_together(tmp_path: Path) -> None:
@@ -116,12 +129,12 @@ def test_disturbed_blocks_are_taken_again_and_marked(tmp_path: Path) -> None:
 
     run = PlantedRun.of(tmp_path, ["sound"], [8], rounds=9, restarts=2, samples=1)
     record = of(run.measure(plant), "sound")
-    assert record.metrics["ttft"].samples == [5.0] * 3 * FEWEST
+    assert record.metrics["ttft"].samples == [5.0] * 3 * (FEWEST + 1)
     dropped = [block for block in record.blocks if block.dropped]
     assert [(block.process, block.round) for block in dropped] == [(0, 1), (1, 1), (2, 1)]
     assert all(block.samples == {"ttft": [500.0]} for block in dropped)
     assert all(block.conditions.disturbances == ["waited for a processor: 40%"] for block in dropped)
-    assert len(record.context["turns"]) == 3 * FEWEST
+    assert len(record.context["turns"]) == 3 * (FEWEST + 1)
 
 
 def test_where_every_block_is_disturbed_all_count_and_are_marked(tmp_path: Path) -> None:
