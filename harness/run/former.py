@@ -96,6 +96,12 @@ class Identities:
             self._checkpoints[table.name] = checkpoint_identity(table.table.checkpoint, table.config, self.plan.seed)
         return self._checkpoints[table.name]
 
+    def settle(self) -> None:
+        """Hash code and checkpoints now: what is edited later is not what the first workers have started with."""
+        for table in self.plan.tables:
+            for planned in table.measured:
+                self.of(table, planned)
+
     def of(self, table: PlannedTable, planned: PlannedCell) -> dict[str, str]:
         """The identity of one cell."""
         reference = table.reference(planned.cell)

@@ -39,6 +39,7 @@ def run_plan(plan: Plan, identities: Identities, store: RunFolder, progress: Pro
     Raises UsageError when a worker finds the input to blame, such as a checkpoint with a misshapen tensor.
     """
     context = {key: store.header.context[key] for key in ("machine", "versions", "git")} | _settings(plan)
+    identities.settle()
     run = OpenRun(plan, identities, store, progress, Ledger(), context)
     finished = False
     active: list[TableRun] = []

@@ -121,6 +121,7 @@ class Worker:
 
             self.runner = PlantedRunner(self.runner, request.planted, request.seed)
         self.watch = _watch(request.device)
+        _keep_for_good()
         return protocol.Ready(self.runner.resolved(), self._context(), protocol.PROTOCOL, _roots())
 
     def open(self, request: protocol.Open) -> protocol.Opened:
@@ -130,7 +131,7 @@ class Worker:
         self._forget()  # a gate opens the next cell without finishing this one
         begun = time.perf_counter()
         import_needs(request.cell.workload["kind"])
-        gc.freeze()  # model and libraries stay: no collection between cells need look through them again
+        gc.freeze()
         loading = time.perf_counter() - begun
         bench = Bench(
             runner=self.runner,
@@ -224,6 +225,12 @@ def warm_up(repeat: Callable[[], None], least: int, most: int) -> tuple[float, f
             break
         best = min(best, seconds)
     return time.perf_counter() - begun, seconds
+
+
+def _keep_for_good() -> None:
+    """Model and libraries stay: no collection between cells need look through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _watch(device: str) -> Watch:

@@ -87,6 +87,20 @@ def test_a_changed_plugin_or_checkpoint_is_measured_again(suite: FakeSuite, caps
     assert "measured again, because it changed: 3 cells: code\n" in capsys.readouterr().err
 
 
+EDITED_ONCE_A_WORKER_HAS_IT = """
+import pathlib, sys
+if sys.modules["__main__"].__spec__.name == "harness.run.worker":
+    pathlib.Path(__file__).write_text(pathlib.Path(__file__).read_text() + "# edited")
+"""
+
+
+def test_code_is_what_the_workers_have_started_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own_engine.py").write_text(PLUGIN.read_text() + EDITED_ONCE_A_WORKER_HAS_IT)
+    suite = fake_suite(tmp_path, ["sound"], [8], plugins=["own_engine.py"])
+    assert suite.run().returncode == 0
+    assert "stored" not in times(suite, capsys)
+
+
 def test_a_cell_that_is_taken_over_still_answers_for_others(tmp_path: Path) -> None:
     suite = fake_suite(tmp_path, ["sound", "wrong"], [13])
     assert run(suite) == 1
