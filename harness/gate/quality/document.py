@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import EXIT_USAGE, UsageError
+from harness.gate.live.lane import SPACED_SECONDS
 from harness.gate.quality import trials
 from harness.gate.quality.accuracy_trials import AccuracyTrials
 from harness.gate.quality.figures import DESIGN_OF, FLIPS, OTHERS_TURNS, STANDARD, Quality, shares_reached, table
@@ -38,6 +39,7 @@ def document(
     pooled = shares_reached("all", traces) if len(traces) > 1 else []
     parts = [
         INTRODUCTION.format(
+            spaced=1e3 * SPACED_SECONDS,
             visit=VISIT_SECONDS,
             longest=max(VISIT_SIZES),
             visits=len(VISIT_SIZES),
@@ -94,9 +96,9 @@ Made by `make quality` from the traces under `results/traces/`, which `make trac
 
 A trace holds pairs of turns of real cells of this harness, taken as the live gate takes them: two live workers next to
 each other, a coin deciding who goes first, all workers restarted every session. Where a cell's turns are not marked as
-spaced, short turns of one worker may follow each other, as they did before. `base` and `same` are the same code;
-`+3%`, `+5%` and `+10%` do that much more work (small matrix products after every call, for that share of the
-time that the very call took); in `bimodal` half of the calls work 10% longer.
+spaced, turns of one worker may follow each other, which a gate lets happen where they take {spaced:g} ms or more.
+`base` and `same` are the same code; `+3%`, `+5%` and `+10%` do that much more work (small matrix products after every
+call, for that share of the time that the very call took); in `bimodal` half of the calls work 10% longer.
 
 A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes about {visit:g} s of
 pairs a visit (12 pairs at least), later up to {longest} times as many, with fresh workers for every visit, looks after
