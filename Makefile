@@ -23,7 +23,7 @@ run: $(INSTALLED)  ## run a suite: make run [SUITE=suites/longctx.yaml] [ARGS='-
 	$(VENV)/bin/harness run $(SUITE) $(ARGS)
 
 test: $(INSTALLED) lint  ## linters, types and all tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(VENV)/bin/ruff check .
