@@ -89,7 +89,7 @@ def test_a_changed_plugin_or_checkpoint_is_measured_again(suite: FakeSuite, caps
 
 EDITED_ONCE_A_WORKER_HAS_IT = """
 import pathlib, sys
-if sys.modules["__main__"].__spec__.name == "harness.run.worker":
+if getattr(sys.modules["__main__"].__spec__, "name", "") == "harness.run.worker":
     pathlib.Path(__file__).write_text(pathlib.Path(__file__).read_text() + "# edited")
 """
 
