@@ -62,7 +62,7 @@ def test_a_broken_last_session_is_dropped_and_overwritten(stored: Path, lost: in
     assert read_trace(stored).sessions == [session(0), session(2)]
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"{}\n")])
+@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"{}\n")], ids=["empty", "text", "gzip"])
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.gz"
     path.write_bytes(content)
