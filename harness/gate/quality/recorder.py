@@ -192,7 +192,7 @@ def _quiet(_: float, __: str) -> None:
 
 
 def record(path: Path, minutes: float, neighbours: int = 0, rounds: int = ROUNDS, beside: str = "") -> Trace:
-    """Record until the trace holds so many minutes of sessions, going on where it stopped before.
+    """Record until no further session fits into so many minutes, going on where it stopped before.
 
     `beside` says what else was started on purpose, for whoever reads the trace. Raises UsageError when the file is no
     trace or one under another load, CellError when a worker fails.
@@ -200,12 +200,18 @@ def record(path: Path, minutes: float, neighbours: int = 0, rounds: int = ROUNDS
     with tempfile.TemporaryDirectory() as folder, _busy_machine(neighbours):
         bench = Bench(Registry().variant({"engine": "native", "form": FORM}), Path(folder))
         trace = _open_trace(path, bench, neighbours, beside)
-        while trace.seconds < 60 * minutes:
+        while _has_room(trace, minutes):
             session = _session(bench, trace, rounds)
             append(path, session)
             trace.sessions.append(session)
             print(f"session {session.number}: {trace.seconds / 60:.1f} of {minutes:g} minutes", file=sys.stderr)
     return trace
+
+
+def _has_room(trace: Trace, minutes: float) -> bool:
+    """Whether a session as long as the longest before it fits."""
+    longest = max((session.seconds for session in trace.sessions), default=0.0)
+    return trace.seconds + longest <= 60 * minutes
 
 
 def _open_trace(path: Path, bench: Bench, neighbours: int, beside: str) -> Trace:

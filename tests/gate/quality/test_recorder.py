@@ -117,7 +117,9 @@ def test_a_trace_under_another_load_is_not_mixed_in(tmp_path: Path, monkeypatch:
         record(path, 0.0, neighbours=0)
 
 
-def test_the_recorder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recorder_goes_on_where_it_stopped_while_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, clock = tmp_path / "quiet.jsonl.gz", count()
     planted = {BASE: Planted(), "+5%": Planted(slower=0.05)}
     append(path, Header("quiet", 0, "tiny-v3", "v", 0, [CELL], planted, {}, "now"))
@@ -125,8 +127,10 @@ def test_the_recorder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(recorder.time, "monotonic", lambda: float(next(clock)))
     first = record(path, minutes=0.01, rounds=4)
     assert [session.number for session in first.sessions] == [0]
-    second = record(path, minutes=first.seconds / 60 + 0.01, rounds=4)
+    minutes = 2.9 * first.seconds / 60
+    second = record(path, minutes=minutes, rounds=4)
     assert [session.number for session in second.sessions] == [0, 1]
+    assert second.seconds <= 60 * minutes
     assert read_trace(path).pairs("decode", "+5%")[1][1].tolist() == [[2.1] * 4] * 4 * PAIRS_A_ROUND["+5%"]
 
 
