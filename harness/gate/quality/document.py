@@ -100,6 +100,8 @@ spaced, turns of one worker may follow each other, which a gate lets happen wher
 `base` and `same` are the same code; `+3%`, `+5%` and `+10%` do that much more work (small matrix products after every
 call, for that share of the time that the very call took); in `bimodal` half of the calls work 10% longer.
 
+Sessions differ by what the same code takes longer in a slow one (95th percentile of medians) than in a fast one (5th).
+
 A window is one gate run on one cell; no pair of turns is in two windows of one effect. Ours takes about {visit:g} s of
 pairs a visit (12 pairs at least), later up to {longest} times as many, with fresh workers for every visit, looks after
 each from number {least} on, and stops when it has decided, at the latest after visit {visits}: alpha {alpha:g} a cell

@@ -97,7 +97,8 @@ class Quality:
             f"{len(header.planted)} workers of a session took {np.median([s.start_seconds for s in sessions]):.0f} s.",
             "",
             table(
-                ("cell", "one call, ms", "turn, ms", "noise of a pair", "real slow-downs"), map(self._cell, self.cells)
+                ("cell", "one call, ms", "turn, ms", "sessions differ by", "noise of a pair", "real slow-downs"),
+                map(self._cell, self.cells),
             ),
         ]
         return "\n".join(lines)
@@ -112,7 +113,13 @@ class Quality:
         found = ", ".join(f"{name}: {100 * np.expm1(log) + 0.0:+.1f}%" for name, log in real.items())
         spread = f"{100 * noise:.1f}% (p99 {100 * np.quantile(np.abs(same), 0.99):.0f}%)"
         spaced = ", spaced" if any(one.spaced for one in self.trace.header.cells if one.name == cell) else ""
-        return cell, f"{call:.1f}", f"{1e3 * self.trace.turn_seconds(cell):.0f}{spaced}", spread, found
+        turn = f"{1e3 * self.trace.turn_seconds(cell):.0f}{spaced}"
+        return cell, f"{call:.1f}", turn, f"{self.drift(cell):.0%}", spread, found
+
+    def drift(self, cell: str) -> float:
+        """How much more than a fast session (5th percentile) a slow one (95th) takes for the same code, medians."""
+        low, high = np.quantile([np.median(base) for base, _ in self.trace.pairs(cell, SAME)], (0.05, 0.95))
+        return float(high / low - 1)
 
     def verdicts(self) -> str:
         """Our rule on every effect."""
