@@ -137,8 +137,8 @@ Percent = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?%$")]
 class Sampling(Strict, frozen=True):
     """How often a timed cell is repeated: in rounds, in each of which every variant of a workload gets a turn.
 
-    Rounds go on until `precision` is reached or `budget` is spent, never fewer than `rounds` or more than `max_rounds`;
-    then one last round closes the cell, on inputs that its answers can be judged by.
+    Rounds go on until `precision` is reached or `budget` is spent, never fewer than `rounds` or more than `max_rounds`.
+    The last of them closes the cell: all variants take it, on inputs that their answers can be judged by.
     """
 
     rounds: Positive = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,52 +180,40 @@ def test_a_stale_cache_is_incorrect(tmp_path: Path) -> None:
     assert outcome.status == Status.INCORRECT
 
 
+class SpoiledOnce(FakeRunner):
+    """Answers one call wrongly; calls are counted from 1."""
+
+    def __init__(self, wrong: int) -> None:
+        super().__init__(lambda logits: -logits if len(self.prompts) == wrong else logits)
+
+
+def answered(folder: Path, variant: Any, runner: FakeRunner, turns: Sequence[int], **kwargs: Any) -> Any:
+    """A cell with one prompt a turn, after one warm-up and turns on these inputs."""
+    measurement = opened(Prefill(length=16, batch=1, context="random"), folder, variant, runner=runner, **kwargs)
+    measurement.warm_up()
+    for number in turns:
+        assert measurement.block(number)["ttft"]
+    return measurement.finish()
+
+
 @pytest.mark.parametrize("wrong", [2, 3, 4, 5])
 def test_prompts_that_were_timed_are_judged_and_one_that_was_not(tmp_path: Path, wrong: int) -> None:
     """Calls: warm-up, three timed ones of which the first two are kept, and one after them."""
-    calls = 0
-
-    def spoil(logits: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        return -logits if calls == wrong else logits
-
-    def answered(variant: Any, runner: FakeRunner, **kwargs: Any) -> Any:
-        measurement = opened(workload, tmp_path, variant, runner=runner, **kwargs)
-        measurement.warm_up()
-        for number in range(3):
-            measurement.block(70 + number)
-        return measurement.finish()
-
-    workload = Prefill(length=16, batch=1, context="random")
-    answered(DENSE, FakeRunner())
-    outcome = answered(MQA, FakeRunner(spoil), reference=cell("prefill"))
-    assert calls == 5
+    runner = SpoiledOnce(wrong)
+    answered(tmp_path, DENSE, FakeRunner(), [70, 71, 72])
+    outcome = answered(tmp_path, MQA, runner, [70, 71, 72], reference=cell("prefill"))
+    assert len(runner.prompts) == 5
     assert outcome.status == (Status.PASSED if wrong == 4 else Status.INCORRECT)
 
 
 @pytest.mark.parametrize("wrong", [2, 3, 4, 5])
 def test_where_a_turn_closes_no_call_is_made_for_the_check_alone(tmp_path: Path, wrong: int) -> None:
     """Calls: warm-up, three timed ones, the closing one; the reference has taken fewer turns before it closed."""
-    calls = 0
-
-    def spoil(logits: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        return -logits if calls == wrong else logits
-
-    def answered(variant: Any, runner: FakeRunner, turns: int, **kwargs: Any) -> Any:
-        measurement = opened(Prefill(length=16, batch=1, context="random"), tmp_path, variant, runner=runner, **kwargs)
-        measurement.warm_up()
-        for number in [*range(turns), -1]:
-            assert measurement.block(number)["ttft"]
-        return measurement.finish()
-
-    base, candidate = FakeRunner(), FakeRunner(spoil)
-    answered(DENSE, base, 2)
-    outcome = answered(MQA, candidate, 3, reference=cell("prefill"))
-    assert (len(base.prompts), calls) == (4, 5)
-    assert torch.equal(base.prompts[-1], candidate.prompts[-1])
+    base, runner = FakeRunner(), SpoiledOnce(wrong)
+    answered(tmp_path, DENSE, base, [0, 1, -1])
+    outcome = answered(tmp_path, MQA, runner, [0, 1, 2, -1], reference=cell("prefill"))
+    assert (len(base.prompts), len(runner.prompts)) == (4, 5)
+    assert torch.equal(base.prompts[-1], runner.prompts[-1])
     assert outcome.status == (Status.PASSED if wrong == 4 else Status.INCORRECT)
 
 
